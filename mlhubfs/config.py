@@ -1,0 +1,242 @@
+"""Every setting of mlhubfs: its name, its default, its meaning, and where it may come from.
+
+Owns `Config` and the reading of the environment and of the profile file, which happens here, at
+call time, and nowhere else. Does not know what the settings do.
+"""
+
+import configparser
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import platformdirs
+
+from mlhubfs.errors import ConfigError
+
+MLHUB_ROOT = "https://api.radiant.earth/mlhub/v1"
+ANONYMOUS = "__anonymous__"
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that `text` names: a number, or one with K, M, G or T (powers of 1024)."""
+    match = re.fullmatch(r"(\d+)([kmgt]?)(i?b)?", text.strip().lower())
+    if not match:
+        raise ValueError("expected a size such as 500000, 512K or 10G")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def parse_seconds(text: str) -> float:
+    """Return the seconds that `text` names: a number, or one with s, m, h or d."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip().lower())
+    if not match:
+        raise ValueError("expected a time such as 90, 5m or 1d")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _parse_count(text: str) -> int:
+    if not re.fullmatch(r"[1-9]\d{0,5}", text.strip()):
+        raise ValueError("expected a whole number from 1 to 999999")
+    return int(text)
+
+
+def _parse_flag(text: str) -> bool:
+    if text not in {"", "true", "false"}:
+        raise ValueError("takes no value, or true or false")
+    return text != "false"
+
+
+def _parse_binding(text: str) -> str:
+    if text not in {"auto", "fuse2", "fuse3"}:
+        raise ValueError("expected auto, fuse2 or fuse3")
+    return text
+
+
+def _parse_path(text: str) -> Path:
+    if not text:
+        raise ValueError("expected a path")
+    return Path(text).expanduser()
+
+
+def _option(default: Any, parse: Callable[[str], Any], meaning: str, shown: str = "") -> Any:
+    """Declare a setting that `-o name=value` can change."""
+    return field(
+        default=default, metadata={"parse": parse, "help": meaning, "shown": shown or str(default)}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What one mount, or one command, is to do. Sizes are bytes, times are seconds."""
+
+    source: str = MLHUB_ROOT
+    """Root URL of the API, without a trailing slash."""
+
+    api_key: str | None = field(default=None, repr=False)
+    """Sent to the source's own origin only, in a header."""
+
+    cache_dir: Path = _option(
+        Path(), _parse_path, "where blocks are kept between mounts", "the user's cache folder"
+    )
+    cache_size: int = _option(
+        10 << 30, parse_size, "most bytes that the cache may take; the oldest go first", "10G"
+    )
+    ttl: float = _option(
+        300.0,
+        parse_seconds,
+        "how long names and item JSON are trusted before they are asked again",
+        "5m",
+    )
+    content_ttl: float = _option(
+        86400.0, parse_seconds, "how long a file's size and validator are trusted", "1d"
+    )
+    negative_ttl: float = _option(
+        60.0, parse_seconds, "how long a name that does not exist is remembered", "60"
+    )
+    timeout: float = _option(
+        60.0, parse_seconds, "deadline of one operation, its retries included", "60"
+    )
+    connect_timeout: float = _option(10.0, parse_seconds, "for one connection to be made", "10")
+    read_timeout: float = _option(
+        20.0, parse_seconds, "longest silence in the middle of an answer", "20"
+    )
+    page_size: int = _option(100, _parse_count, "items asked for per page of a listing")
+    binding: str = _option(
+        "auto", _parse_binding, "libfuse to use: fuse3 (mfusepy), fuse2 (fusepy) or auto"
+    )
+    allow_other: bool = _option(
+        False, _parse_flag, "let other users in (needs user_allow_other in /etc/fuse.conf)", "off"
+    )
+    debug: bool = _option(False, _parse_flag, "log every request and operation", "off")
+
+    def __post_init__(self) -> None:
+        if (
+            urlsplit(self.source).scheme not in {"http", "https"}
+            or not urlsplit(self.source).netloc
+        ):
+            raise ConfigError(
+                f"source {self.source!r} is not a URL: give the root of an API, "
+                "such as https://host/mlhub/v1"
+            )
+        if "@" in urlsplit(self.source).netloc or "key=" in urlsplit(self.source).query:
+            raise ConfigError(
+                "the source URL carries a password or key, which other users could see: "
+                "put the key into MLHUB_API_KEY or a profile (`mlhubfs configure`)"
+            )
+        host = urlsplit(self.source).hostname or ""
+        if self.api_key and urlsplit(self.source).scheme == "http" and not is_this_machine(host):
+            raise ConfigError(
+                f"the API key would cross the network to {host} unencrypted: use https, "
+                f"or the profile {ANONYMOUS} to send no key"
+            )
+
+
+def is_this_machine(host: str) -> bool:
+    """Say whether `host`, a name or an address, is this machine's loopback."""
+    return host in {"localhost", "::1"} or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
+
+
+OPTIONS = {option.name: option for option in fields(Config) if option.metadata}
+"""The settings that `-o` takes: name -> dataclass field."""
+
+# What mount(8) and fstab(5) say to every file system; they ask for nothing that differs here.
+_GENERIC = frozenset(
+    "ro rw dev nodev suid nosuid exec noexec auto noauto user nouser users owner group defaults "
+    "nofail _netdev async sync atime noatime diratime nodiratime relatime norelatime strictatime "
+    "lazytime nolazytime mand nomand iversion silent loud remount default_permissions".split()
+)
+
+
+def parse_options(texts: tuple[str, ...]) -> dict[str, Any]:
+    """Return the settings that `-o` arguments name, as `mount -o` writes them: `a,b=1`.
+
+    Generic mount options are passed over. Raises ConfigError for an unknown name or a bad value.
+    """
+    settings: dict[str, Any] = {}
+    for text in ",".join(texts).split(","):
+        name, _, value = text.strip().partition("=")
+        if not name or name in _GENERIC or name.startswith(("x-", "X-", "comment")):
+            continue
+        if name in {"api_key_file", "profile"}:
+            settings[name] = value
+            continue
+        option = OPTIONS.get(name)
+        if option is None:
+            known = ", ".join(sorted([*OPTIONS, "api_key_file", "profile"]))
+            raise ConfigError(f"unknown option {name!r}: the options are {known}")
+        try:
+            settings[name] = option.metadata["parse"](value)
+        except ValueError as error:
+            raise ConfigError(f"option {name}={value!r}: {error}") from None
+    return settings
+
+
+def load(
+    environ: Mapping[str, str],
+    *,
+    source: str | None = None,
+    api_key: str | None = None,
+    api_key_file: str | None = None,
+    profile: str | None = None,
+    **settings: Any,
+) -> Config:
+    """Return the Config of arguments, environment and profile file, in that order of precedence.
+
+    Raises ConfigError where one of them is unusable.
+    """
+    if api_key_file:
+        api_key = _read_key(Path(api_key_file).expanduser())
+    settings.setdefault(
+        "cache_dir",
+        Path(environ.get("MLHUBFS_CACHE_DIR") or platformdirs.user_cache_path("mlhubfs")),
+    )
+    return Config(
+        source=(source or environ.get("MLHUB_ROOT_URL") or MLHUB_ROOT).rstrip("/"),
+        api_key=api_key or _find_key(environ, profile),
+        **settings,
+    )
+
+
+def profile_path(environ: Mapping[str, str]) -> Path:
+    """Return where the profiles are: `$MLHUB_HOME/profiles`, else `~/.mlhub/profiles`."""
+    home = environ.get("MLHUB_HOME")
+    return (Path(home) if home else Path("~/.mlhub").expanduser()) / "profiles"
+
+
+def _find_key(environ: Mapping[str, str], profile: str | None) -> str | None:
+    """Return the API key by the order of MLHub's own client; None sends no key."""
+    name = profile or environ.get("MLHUB_PROFILE")
+    if name == ANONYMOUS:
+        return None
+    if environ.get("MLHUB_API_KEY"):
+        return environ["MLHUB_API_KEY"]
+    path = profile_path(environ)
+    profiles = configparser.ConfigParser(interpolation=None, default_section="")
+    try:
+        profiles.read(path, encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError, OSError):
+        raise ConfigError(
+            f"cannot read the profiles in {path}: mend it, or write it with `mlhubfs configure`"
+        ) from None
+    if profiles.has_option(name or "default", "api_key"):
+        return profiles.get(name or "default", "api_key").strip() or None
+    if name:
+        raise ConfigError(
+            f"no profile {name!r} with an api_key in {path}: "
+            f"make it with `mlhubfs configure --profile {name}`"
+        )
+    return None
+
+
+def _read_key(path: Path) -> str:
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read api_key_file {path}: {error}") from None
+    if not key or len(key.split()) != 1:
+        raise ConfigError(f"api_key_file {path} must hold one API key and nothing else")
+    return key

@@ -1,0 +1,106 @@
+"""Every way in which mlhubfs fails, and the errno that a program on the mount sees.
+
+    MlhubfsError           EIO         anything below
+    ├── NotFound           ENOENT      no such dataset, collection, item, asset or file (404, 410)
+    ├── NotADirectory      ENOTDIR     a path goes on below a file
+    ├── IsADirectory       EISDIR      a directory was to be read as a file
+    ├── ReadOnly           EROFS       something was to be written
+    ├── Denied             EACCES      the server refused the key or the link (401, 403)
+    ├── Changed            ESTALE      the asset was replaced while it was being read
+    ├── Interrupted        EINTR       the reader gave up
+    ├── Unavailable        EIO         the server could not be reached, or answers 5xx
+    │   ├── TimedOut       ETIMEDOUT   nothing, or not all of it, came within the deadline
+    │   └── Busy           EAGAIN      the server asks to come back later (429)
+    ├── BadAnswer          EIO         the server's answer contradicts itself or what was asked
+    ├── ConfigError        EINVAL      a setting is unusable: which one, its value, what to try
+    └── MountError         EIO         the mount point or FUSE is unusable: why, and the remedy
+
+A message carries the value at fault and what to try. It never carries the API key, nor a download
+link: those are permissions. `Unavailable` is what a stale cache may cover for; nothing else is.
+"""
+
+import errno
+
+
+class MlhubfsError(Exception):
+    """Base of all errors that mlhubfs raises on purpose."""
+
+    errno: int = errno.EIO
+
+
+class NotFound(MlhubfsError):
+    """The catalog, or the storage behind it, has no such thing."""
+
+    errno = errno.ENOENT
+
+
+class NotADirectory(MlhubfsError):
+    """A path goes on below something that is a file."""
+
+    errno = errno.ENOTDIR
+
+
+class IsADirectory(MlhubfsError):
+    """A directory was to be read as a file."""
+
+    errno = errno.EISDIR
+
+
+class ReadOnly(MlhubfsError):
+    """The tree is read-only."""
+
+    errno = errno.EROFS
+
+
+class Denied(MlhubfsError):
+    """The server refused the API key, or the storage refused a link even after it was renewed."""
+
+    errno = errno.EACCES
+
+
+class Changed(MlhubfsError):
+    """The asset's validator or size is no longer what it was when the file was opened."""
+
+    errno = errno.ESTALE
+
+
+class Interrupted(MlhubfsError):
+    """The program that asked was interrupted and no longer waits for the answer."""
+
+    errno = errno.EINTR
+
+
+class Unavailable(MlhubfsError):
+    """The server cannot be reached (refused, reset, DNS, TLS) or answers 5xx after all retries."""
+
+    errno = errno.EIO
+
+
+class TimedOut(Unavailable):
+    """The answer did not arrive within the deadline of the operation."""
+
+    errno = errno.ETIMEDOUT
+
+
+class Busy(Unavailable):
+    """The server asks to come back later than the deadline allows (429)."""
+
+    errno = errno.EAGAIN
+
+
+class BadAnswer(MlhubfsError):
+    """The answer contradicts itself or the question, so nothing of it is used."""
+
+    errno = errno.EIO
+
+
+class ConfigError(MlhubfsError):
+    """A setting cannot be used."""
+
+    errno = errno.EINVAL
+
+
+class MountError(MlhubfsError):
+    """The mount could not be made, or not be taken away."""
+
+    errno = errno.EIO
