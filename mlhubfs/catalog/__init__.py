@@ -1,0 +1,1 @@
+"""What there is: datasets, collections, items and assets, from the sources that know them."""

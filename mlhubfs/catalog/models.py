@@ -1,0 +1,231 @@
+"""What the API's answers say, as frozen typed values.
+
+Owns the parsing of JSON, once, at this edge. Tolerates what the four recorded generations of MLHub
+and other STAC servers do: unknown fields, missing fields, null for absent. What has no usable id is
+passed over and said in the log, for it could not be named.
+
+Each value keeps its JSON (`document`) as it came; what is shown of it is scrubbed in the tree.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import msgspec
+
+from mlhubfs.errors import BadAnswer
+
+_log = logging.getLogger("mlhubfs.catalog")
+T = TypeVar("T")
+
+
+class Link(msgspec.Struct, frozen=True):
+    """A link of a page, a collection or an item."""
+
+    rel: str | None = None
+    href: str | None = None
+
+
+class CollectionRef(msgspec.Struct, frozen=True):
+    """A dataset's mention of a collection."""
+
+    id: str
+    types: tuple[str, ...] | None = None
+    """`source_imagery`, `labels`, or both."""
+
+
+class Dataset(msgspec.Struct, frozen=True):
+    """MLHub's dataset object: what belongs together, and how to cite it."""
+
+    id: str
+    title: str | None = None
+    doi: str | None = None
+    tags: tuple[str, ...] | None = None
+    collections: tuple[CollectionRef, ...] | None = None
+    date_modified: str | None = None
+    date_added: str | None = None
+    description: str | None = None
+    document: bytes = b""
+
+    @property
+    def collection_ids(self) -> tuple[str, ...]:
+        """The ids of its collections in the server's order, each once."""
+        return tuple(dict.fromkeys(ref.id for ref in self.collections or ()))
+
+    @property
+    def modified(self) -> float:
+        """POSIX seconds of its last change, or 0."""
+        return parse_time(self.date_modified) or parse_time(self.date_added)
+
+
+class Asset(msgspec.Struct, frozen=True):
+    """One file of an item or a collection."""
+
+    key: str
+    href: str
+    media_type: str | None = None
+    size: int | None = None
+    """Bytes, where the catalog says so (`file:size`)."""
+
+
+class Item(msgspec.Struct, frozen=True):
+    """A STAC Item."""
+
+    id: str
+    modified: float
+    """POSIX seconds of the item's datetime, or 0."""
+    assets: tuple[Asset, ...]
+    document: bytes
+    fetched: float = 0.0
+    """When it was asked for, on the monotonic clock: its download links age."""
+
+
+class Collection(msgspec.Struct, frozen=True):
+    """A STAC Collection."""
+
+    id: str
+    modified: float
+    """POSIX seconds at which its temporal extent ends, else begins, else 0."""
+    assets: tuple[Asset, ...]
+    document: bytes
+    fetched: float = 0.0
+    """When it was asked for, on the monotonic clock."""
+
+
+ItemOrCollection = TypeVar("ItemOrCollection", Item, Collection)
+
+
+class Page(msgspec.Struct, frozen=True):
+    """One page of a listing of items."""
+
+    items: tuple[Item, ...]
+    next: str | None
+    """The href of the next page, as the server wrote it."""
+    matched: int | None
+    """How many items the whole listing has, where the server says so."""
+
+
+class _RawAsset(msgspec.Struct):
+    href: Any = None
+    type: Any = None
+    size: Any = msgspec.field(default=None, name="file:size")
+
+
+class _RawProperties(msgspec.Struct):
+    datetime: Any = None
+    start_datetime: Any = None
+
+
+class _RawItem(msgspec.Struct):
+    id: str
+    properties: _RawProperties | None = None
+    assets: dict[str, _RawAsset] | None = None
+
+
+class _RawCollection(msgspec.Struct):
+    id: str
+    extent: Any = None
+    assets: dict[str, _RawAsset] | None = None
+
+
+class _RawCollections(msgspec.Struct):
+    collections: list[msgspec.Raw]
+
+
+class _Context(msgspec.Struct):
+    matched: int | None = None
+
+
+class _RawPage(msgspec.Struct):
+    features: list[msgspec.Raw]
+    links: list[Link] | None = None
+    context: _Context | None = None
+    matched: int | None = msgspec.field(default=None, name="numberMatched")
+
+
+def parse_datasets(body: bytes) -> list[Dataset]:
+    """Return the datasets of a `GET /datasets` answer, a bare array."""
+    return list(_each(_decode(body, list[msgspec.Raw], "a list of datasets"), parse_dataset))
+
+
+def parse_dataset(body: bytes) -> Dataset:
+    """Return one dataset object."""
+    dataset = _decode(body, Dataset, "a dataset")
+    return msgspec.structs.replace(dataset, document=bytes(body))
+
+
+def parse_collections(body: bytes, fetched: float) -> list[Collection]:
+    """Return the collections of a `GET /collections` answer."""
+    raw = _decode(body, _RawCollections, "a list of collections")
+    return list(_each(raw.collections, lambda one: parse_collection(one, fetched)))
+
+
+def parse_collection(body: bytes, fetched: float) -> Collection:
+    """Return one STAC Collection."""
+    raw = _decode(body, _RawCollection, "a STAC Collection")
+    return Collection(raw.id, _extent_time(raw.extent), _assets(raw.assets), bytes(body), fetched)
+
+
+def parse_item(body: bytes, fetched: float) -> Item:
+    """Return one STAC Item."""
+    raw = _decode(body, _RawItem, "a STAC Item")
+    properties = raw.properties or _RawProperties()
+    modified = parse_time(properties.datetime) or parse_time(properties.start_datetime)
+    return Item(raw.id, modified, _assets(raw.assets), bytes(body), fetched)
+
+
+def parse_page(body: bytes, fetched: float) -> Page:
+    """Return one page of a `GET /collections/{id}/items` answer, a FeatureCollection."""
+    raw = _decode(body, _RawPage, "a page of items")
+    following = next((link.href for link in raw.links or () if link.rel == "next"), None)
+    matched = raw.matched if raw.context is None else raw.context.matched
+    items = tuple(_each(raw.features, lambda one: parse_item(one, fetched)))
+    return Page(items, following, matched)
+
+
+def parse_time(text: object) -> float:
+    """Return POSIX seconds of an RFC 3339 time, or 0.0 where `text` is none."""
+    if not isinstance(text, str) or not text:
+        return 0.0
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return 0.0
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _decode(body: bytes, kind: type[T], meant: str) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadAnswer(f"the server's answer is not {meant}: {error}") from None
+
+
+def _each(raws: Iterable[msgspec.Raw], parse: Any) -> Iterator[Any]:
+    for raw in raws:
+        try:
+            yield parse(raw)
+        except BadAnswer as error:
+            _log.warning("passed over in a listing: %s", error)
+
+
+def _assets(raw: dict[str, _RawAsset] | None) -> tuple[Asset, ...]:
+    return tuple(
+        Asset(
+            key,
+            one.href,
+            one.type if isinstance(one.type, str) else None,
+            one.size if isinstance(one.size, int) and one.size >= 0 else None,
+        )
+        for key, one in (raw or {}).items()
+        if isinstance(one.href, str) and one.href
+    )
+
+
+def _extent_time(extent: Any) -> float:
+    try:
+        start, end = extent["temporal"]["interval"][0]
+    except (TypeError, KeyError, IndexError, ValueError):
+        return 0.0
+    return parse_time(end) or parse_time(start)

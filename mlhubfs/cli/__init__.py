@@ -1,0 +1,80 @@
+"""Words on the command line: what they mean, what is printed, how it ends.
+
+Owns the exit codes: 0 done, 1 refused with one line on stderr, 2 not understood. The commands are
+in the modules beside this one, by what they are about.
+"""
+
+import logging
+import os
+import pwd
+import sys
+
+import click
+
+from mlhubfs import __version__
+from mlhubfs.cli import files, local, mounting, setup
+from mlhubfs.errors import MlhubfsError
+
+
+class _Commands(click.Group):
+    """The commands, and what mount(8) calls: `mlhubfs SOURCE MOUNTPOINT -o ...`."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Take a URL in the place of a command for the source of a mount."""
+        if "://" in args[0]:
+            args = ["mount", *args]
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cli() -> None:
+    """Earth-observation training data as a file system.
+
+    Datasets, collections, items and assets are directories and files; only what is read crosses
+    the network, once. Try `mlhubfs demo` first: it needs neither an account nor the internet.
+    """
+
+
+for _command in (
+    local.demo,
+    mounting.mount,
+    mounting.umount,
+    files.ls,
+    files.cat,
+    files.stat,
+    local.serve,
+    setup.configure,
+    setup.doctor,
+):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line; the console script."""
+    if not os.environ.get("HOME"):
+        # mount(8) calls with HOME empty, and every folder of the user's would be looked for in /.
+        os.environ["HOME"] = pwd.getpwuid(os.getuid()).pw_dir
+    logging.getLogger("mlhubfs").addHandler(logging.NullHandler())
+    try:
+        code = cli.main(standalone_mode=False)
+    except MlhubfsError as error:
+        _end(f"mlhubfs: {error}", 1)
+    except click.Abort:
+        _end("", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # What `head` does to us. stdout is closed here, or Python would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end(message: str, code: int) -> None:
+    if message:
+        click.echo(message, err=True)
+    sys.exit(code)

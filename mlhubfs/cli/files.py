@@ -1,0 +1,132 @@
+"""The commands that read the tree without a mount: ls, cat, stat.
+
+Their messages and exit codes are those of coreutils.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import wraps
+from typing import Any
+
+import click
+
+from mlhubfs import mount as mounts
+from mlhubfs.cli.mounting import load, takes_options
+from mlhubfs.errors import MlhubfsError
+from mlhubfs.tree.nodes import Attributes, Directory, File
+from mlhubfs.tree.root import Tree
+
+_PIECE = 1 << 20  # bytes that `cat` reads at once
+
+
+def _reads_tree(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command PATHs, the source, and an exit code."""
+
+    @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+    @click.option(
+        "-s", "--source", help="Root URL of the API; else $MLHUB_ROOT_URL, else MLHub's own."
+    )
+    @takes_options
+    @wraps(command)
+    def run(
+        paths: tuple[str, ...], source: str | None, texts: tuple[str, ...], **more: Any
+    ) -> None:
+        with mounts.session(load(source, texts)) as session:
+            sys.exit(command(session.tree, paths, **more))
+
+    return run
+
+
+@click.command()
+@click.option("-l", "--long", is_flag=True, help="With type, size and time.")
+@_reads_tree
+def ls(tree: Tree, paths: tuple[str, ...], *, long: bool) -> int:
+    """List PATHs of a source, without a mount; names come in the server's order."""
+    code = 0
+    for path in paths:
+        with _told("ls: cannot access", path) as outcome:
+            node = tree.node(_absolute(path))
+            if len(paths) > 1:
+                click.echo(f"{path}:")
+            if isinstance(node, File):
+                _show(path, node.attributes() if long else None)
+            else:
+                _list(node, long=long)
+        # coreutils: 2 for a word of the command line, 1 for what is found below
+        code = max(code, 2 * outcome[0])
+    return code
+
+
+@click.command()
+@_reads_tree
+def cat(tree: Tree, paths: tuple[str, ...]) -> int:
+    """Write the bytes of the files PATH to stdout, without a mount."""
+    code = 0
+    for path in paths:
+        with _told("cat:", path) as outcome:
+            opened, offset = tree.file(_absolute(path)).open(), 0
+            while piece := opened.read(offset, _PIECE):
+                sys.stdout.buffer.write(piece)
+                offset += len(piece)
+            sys.stdout.buffer.flush()
+        code = max(code, outcome[0])
+    return code
+
+
+@click.command()
+@_reads_tree
+def stat(tree: Tree, paths: tuple[str, ...]) -> int:
+    """Show type, size and time of PATHs, without a mount."""
+    code = 0
+    for path in paths:
+        with _told("stat: cannot statx", path) as outcome:
+            found = tree.node(_absolute(path)).attributes()
+            kind = "directory" if found.is_directory else "regular file"
+            click.echo(f"  File: {path}\n  Size: {found.size:<15} {kind}")
+            click.echo(f"Access: ({_mode(found)})\nModify: {_time(found)}")
+        code = max(code, outcome[0])
+    return code
+
+
+@contextmanager
+def _told(prefix: str, path: str) -> Iterator[list[int]]:
+    """Turn an error into coreutils' words and an exit code, the one element of what is given."""
+    outcome = [0]
+    try:
+        yield outcome
+    except MlhubfsError as error:
+        outcome[0] = 1
+        name = path if prefix.endswith("cat:") else f"'{path}'"
+        click.echo(f"{prefix} {name}: {os.strerror(error.errno)}", err=True)
+        if error.errno not in {2, 20, 21}:
+            click.echo(f"mlhubfs: {error}", err=True)
+
+
+def _list(directory: Directory, *, long: bool) -> None:
+    for entry in directory.children()(0):
+        attributes = entry.attributes
+        if long and attributes is None:
+            attributes = directory.child(entry.name).attributes()
+        _show(entry.name, attributes if long else None)
+
+
+def _show(name: str, attributes: Attributes | None) -> None:
+    if attributes is None:
+        click.echo(name)
+    else:
+        click.echo(f"{_mode(attributes)} {attributes.size:>12} {_time(attributes)} {name}")
+
+
+def _mode(attributes: Attributes) -> str:
+    return "dr-xr-xr-x" if attributes.is_directory else "-r--r--r--"
+
+
+def _time(attributes: Attributes) -> str:
+    return datetime.fromtimestamp(attributes.modified, UTC).strftime("%Y-%m-%d %H:%M:%S +0000")
+
+
+def _absolute(path: str) -> str:
+    return "/" + "/".join(part for part in path.split("/") if part not in {"", "."})

@@ -1,0 +1,90 @@
+"""The commands that mount and unmount."""
+
+import logging
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import platformdirs
+
+from mlhubfs import config as settings
+from mlhubfs import mount as mounts
+from mlhubfs import mountpoint
+from mlhubfs.config import OPTIONS, Config
+
+_ENVIRONMENT = """\b
+Environment:
+  MLHUB_ROOT_URL     the source, where none is given
+  MLHUB_API_KEY      the API key; sent to the source's own host only
+  MLHUB_PROFILE      the profile to take the key from (`mlhubfs configure`)
+  MLHUB_HOME         where the profiles are, instead of ~/.mlhub
+  MLHUBFS_CACHE_DIR  where blocks are kept between mounts
+"""
+
+
+def _options_help() -> str:
+    lines = [
+        f"  {name:<16} {option.metadata['help']} [{option.metadata['shown']}]"
+        for name, option in OPTIONS.items()
+    ]
+    lines += [
+        f"  {'profile':<16} the profile to take the API key from; __anonymous__ sends none",
+        f"  {'api_key_file':<16} a file that holds the API key",
+    ]
+    return "\b\nOptions of -o, as in `-o ttl=1h,allow_other`:\n" + "\n".join(lines)
+
+
+def takes_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the option `-o`."""
+    return click.option(
+        "-o",
+        "texts",
+        metavar="OPT[=VALUE],...",
+        multiple=True,
+        help="Settings, as mount(8) writes them: see below.",
+    )(command)
+
+
+@click.command(epilog=f"{_options_help()}\n\n{_ENVIRONMENT}")
+@click.argument("words", nargs=-1, required=True, metavar="[SOURCE] MOUNTPOINT")
+@takes_options
+@click.option("-f", "--foreground", is_flag=True, help="Stay, and log to the terminal.")
+def mount(words: tuple[str, ...], texts: tuple[str, ...], *, foreground: bool) -> None:
+    """Mount SOURCE, the root URL of an API, on the empty directory MOUNTPOINT.
+
+    SOURCE is $MLHUB_ROOT_URL where it is left out, else MLHub's own root. Returns when the mount
+    answers; a daemon serves it from then on, until `mlhubfs umount`.
+    """
+    if len(words) > 2:
+        raise click.UsageError(f"expected [SOURCE] MOUNTPOINT, got {len(words)} words")
+    source = words[0] if len(words) == 2 else None
+    where = Path(words[-1])
+    config = load(source, texts)
+    log_path = log_path_of(where)
+    if foreground:
+        mounts.log_to(logging.StreamHandler(), config)
+    mounts.mount(config, where, foreground=foreground, log_path=log_path)
+    if not foreground:
+        click.echo(f"mounted {config.source} on {where}; the log is {log_path}")
+
+
+@click.command()
+@click.argument("where", type=click.Path(path_type=Path), metavar="MOUNTPOINT")
+@click.option("--lazy", is_flag=True, help="Detach it now even if it is in use.")
+def umount(where: Path, *, lazy: bool) -> None:
+    """Take the mount on MOUNTPOINT away; returns when its daemon has ended."""
+    mountpoint.unmount(where, lazy=lazy)
+
+
+def load(source: str | None, texts: tuple[str, ...]) -> Config:
+    """Return the Config of a source, `-o` texts and the environment."""
+    return settings.load(os.environ, source=source, **settings.parse_options(texts))
+
+
+def log_path_of(where: Path) -> Path:
+    """Return where the daemon of a mount logs to."""
+    name = re.sub(r"[^\w.-]+", "-", os.fspath(where.absolute())).strip("-")[-120:]
+    return Path(platformdirs.user_log_path("mlhubfs")) / f"{name or 'root'}.log"

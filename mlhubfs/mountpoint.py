@@ -1,0 +1,164 @@
+"""The directory that is mounted on: fit to be, alive, dead; and taking a mount away.
+
+Owns what is asked of the system about mounts (/proc/self/mountinfo, fusermount) and the file that
+a running daemon holds locked, by which `umount` knows that it has ended.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import platformdirs
+
+from mlhubfs.errors import MountError
+
+_TYPE = "fuse.mlhubfs"
+_END_SECONDS = 15.0  # the cache may take 5 s to be written, a request under way ends at once
+
+
+class Mount(NamedTuple):
+    """A line of /proc/self/mountinfo."""
+
+    path: str
+    type: str
+    source: str
+
+
+def mounts() -> list[Mount]:
+    """Return all mounts of this namespace, the latest last."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return []
+    found = []
+    for line in lines.splitlines():
+        before, _, after = line.partition(" - ")
+        kind, source = after.split(" ")[:2]
+        found.append(Mount(_unescape(before.split(" ")[4]), kind, _unescape(source)))
+    return found
+
+
+def prepare(where: Path) -> None:
+    """See that `where` is an empty directory; clear what a crashed daemon left on it.
+
+    Raises MountError that says what is wrong and what to do.
+    """
+    if where.is_symlink() and not where.exists():
+        raise MountError(f"{where} is a dangling symbolic link: give a directory")
+    if _is_dead(where):
+        _unmount(where, lazy=True)
+    path = os.path.realpath(where)
+    mounted = [one for one in mounts() if one.path == path]
+    if mounted and mounted[-1].type == _TYPE:
+        raise MountError(
+            f"{where} is already mounted, from {mounted[-1].source}: "
+            f"end that first with `mlhubfs umount {where}`"
+        )
+    try:
+        with os.scandir(where) as names:
+            is_empty = next(names, None) is None
+    except FileNotFoundError:
+        raise MountError(f"{where} does not exist: make it with `mkdir {where}`") from None
+    except NotADirectoryError:
+        raise MountError(f"{where} is not a directory: give an empty directory") from None
+    except OSError as error:
+        raise MountError(f"{where} cannot be used: {error.strerror}") from None
+    if not is_empty:
+        raise MountError(f"{where} is not empty: give an empty directory, or empty it")
+
+
+def unmount(where: Path, *, lazy: bool = False) -> None:
+    """Take the mount on `where` away, and wait until its daemon has ended.
+
+    `lazy` detaches it even while it is in use. Raises MountError.
+    """
+    path = os.path.abspath(where) if _is_dead(where) else os.path.realpath(where)  # noqa: PTH100
+    mounted = [one for one in mounts() if one.path == path]
+    if not mounted:
+        raise MountError(f"{where} is not mounted")
+    if mounted[-1].type != _TYPE:
+        raise MountError(f"{where} is a mount of type {mounted[-1].type}, not one of mlhubfs")
+    _unmount(Path(path), lazy=lazy)
+    if not lazy:
+        _await_end(_lock_path(path))
+
+
+@contextlib.contextmanager
+def held(where: Path, source: str) -> Iterator[None]:
+    """Hold the file that says that a daemon serves `where`, until it has ended."""
+    path = _lock_path(os.fspath(where))
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise MountError(
+                f"another mlhubfs is just mounting or ending on {where}: try again in a moment"
+            ) from None
+        json.dump({"pid": os.getpid(), "mountpoint": os.fspath(where), "source": source}, file)
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _is_dead(where: Path) -> bool:
+    try:
+        where.stat()
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False
+
+
+def _unmount(where: Path, *, lazy: bool) -> None:
+    tools = [
+        *(["umount", "-l"] if lazy else ["umount"] for _ in range(os.geteuid() == 0)),
+        *([tool, "-uz" if lazy else "-u"] for tool in ("fusermount3", "fusermount")),
+    ]
+    reason = "neither fusermount3 nor fusermount was found: install the package fuse3"
+    for tool in tools:
+        if shutil.which(tool[0]) is None:
+            continue
+        done = subprocess.run(  # noqa: S603 - the system's own tool, no shell
+            [*tool, "--", os.fspath(where)], capture_output=True, text=True, check=False
+        )
+        if done.returncode == 0:
+            return
+        reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no reason given"
+        if "busy" in reason:
+            reason = f"{where} is in use: close what is open in it, or use --lazy"
+            break
+    raise MountError(f"cannot unmount {where}: {reason}")
+
+
+def _await_end(path: Path) -> None:
+    deadline = time.monotonic() + _END_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            with path.open(encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return
+        except FileNotFoundError:
+            return
+        except BlockingIOError:
+            time.sleep(0.02)
+
+
+def _lock_path(where: str) -> Path:
+    name = hashlib.blake2b(os.fsencode(where), digest_size=8).hexdigest()
+    return Path(platformdirs.user_state_path("mlhubfs")) / "mounts" / f"{name}.json"
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

@@ -1,0 +1,1 @@
+"""HTTP done properly: one request, its redirects, retries and deadline; the threads that wait."""

@@ -1,0 +1,151 @@
+"""Threads that wait on the network, and one flight per key, whoever asks.
+
+Owns the threads and the table of flights. Knows nothing of HTTP.
+
+*Why.* A FUSE request that the daemon sits on leaves its process in state D, deaf to SIGKILL. So the
+thread that serves the kernel never waits on a socket: the work runs here, and that thread waits
+for its `Future` in steps of `STEP_SECONDS`, asking in between whether its reader has gone.
+
+*Why the leader of a flight is a worker, never the asker.* If asker A ran the work itself and were
+interrupted, then B, who had joined A's flight, would be told that B was interrupted. With all
+askers waiting alike, one that leaves disturbs nobody, and the result still reaches the caches.
+
+*Threading.* All methods may be called from any thread. A worker that needs another flight runs it
+inline: were it queued, sixty-four workers that each wait for a sixty-fifth would wait for ever.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from mlhubfs.errors import Interrupted
+
+STEP_SECONDS = 0.1  # how long a reader that was killed may still look alive
+T = TypeVar("T")
+LIMIT = 64  # more than the reads that a stalled host can hold up before its deadline frees them
+
+
+class Workers:
+    """A pool of daemon threads, started as they are needed.
+
+    `interrupted` is asked by `wait` every `STEP_SECONDS` in the waiting thread, unless that is a
+    worker; when it answers True the wait ends with `Interrupted`, and the work goes on for those
+    who still want it.
+    """
+
+    def __init__(
+        self, *, limit: int = LIMIT, interrupted: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._limit = limit
+        self._interrupted = interrupted
+        self._changed = threading.Condition()
+        self._tasks: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._threads = 0
+        self._idle = 0
+        self._closed = False
+        self._flights: dict[str, Future[Any]] = {}
+        self._flights_lock = threading.Lock()
+        self._here = threading.local()
+
+    def submit(self, task: Callable[[], T]) -> Future[T]:
+        """Start `task` on a worker and return its future."""
+        future: Future[T] = Future()
+        with self._changed:
+            if self._closed:
+                raise Interrupted("the file system is being unmounted")
+            self._tasks.append((future, task))
+            if self._idle < len(self._tasks) and self._threads < self._limit:
+                self._threads += 1
+                threading.Thread(
+                    target=self._work, name=f"worker-{self._threads}", daemon=True
+                ).start()
+            else:
+                self._changed.notify()
+        return future
+
+    def wait(self, future: Future[T]) -> T:
+        """Return the result of `future`, or raise its error, or `Interrupted`."""
+        while True:
+            try:
+                return future.result(timeout=STEP_SECONDS)
+            except TimeoutError:
+                if future.done():
+                    return future.result()
+                if self._closed:
+                    raise Interrupted("the file system is being unmounted") from None
+                if not self._working() and self._interrupted():
+                    raise Interrupted("the reader was interrupted") from None
+
+    def once(self, key: str, task: Callable[[], T]) -> T:
+        """Return what `task` returns, run once for all who ask under `key` at the same time."""
+        return self.wait(self.flight(key, task))
+
+    def flight(self, key: str, task: Callable[[], T]) -> Future[T]:
+        """Join the flight under `key`, or start it with `task`; return its future."""
+        future: Future[T] = Future()
+        with self._flights_lock:
+            joined = self._flights.setdefault(key, future)
+        if joined is not future:
+            return joined
+
+        def lead() -> None:
+            _settle(future, task, lambda: self._land(key))
+
+        if self._working():
+            lead()
+            return future
+        try:
+            self.submit(lead)
+        except Interrupted as error:
+            self._land(key)
+            future.set_exception(error)
+        return future
+
+    def close(self) -> None:
+        """Let every waiter go with `Interrupted`; work under way is left to the daemon threads."""
+        with self._changed:
+            self._closed = True
+            tasks = list(self._tasks)
+            self._tasks.clear()
+            self._changed.notify_all()
+        for future, _task in tasks:
+            future.set_exception(Interrupted("the file system is being unmounted"))
+
+    def _working(self) -> bool:
+        return getattr(self._here, "working", False)
+
+    def _land(self, key: str) -> None:
+        with self._flights_lock:
+            del self._flights[key]
+
+    def _work(self) -> None:
+        self._here.working = True
+        while True:
+            with self._changed:
+                self._idle += 1
+                self._changed.wait_for(lambda: self._tasks or self._closed)
+                self._idle -= 1
+                if self._closed:
+                    return
+                future, task = self._tasks.popleft()
+            _settle(future, task)
+
+
+def _settle(
+    future: Future[T], task: Callable[[], T], before: Callable[[], None] = lambda: None
+) -> None:
+    """Run `task` and hand its outcome to `future`, calling `before` in between.
+
+    A flight leaves the table before its result is handed out: a reader who sees the result and
+    asks again must start a new flight, not join the finished one.
+    """
+    try:
+        result = task()
+    except BaseException as error:  # noqa: BLE001 - handed on to every waiter
+        before()
+        future.set_exception(error)
+    else:
+        before()
+        future.set_result(result)

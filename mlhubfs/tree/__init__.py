@@ -1,0 +1,1 @@
+"""What a catalog looks like as directories: names, node kinds, documents."""

@@ -1,0 +1,150 @@
+"""A collection's directory: its JSON, its own files, its items.
+
+Owns the streaming of names and the look-up of one without a listing.
+"""
+
+import posixpath
+from collections.abc import Iterator
+
+from mlhubfs.catalog.models import Asset, Collection
+from mlhubfs.content.content import AssetRef, Location
+from mlhubfs.errors import Denied, NotFound
+from mlhubfs.tree import documents
+from mlhubfs.tree.item import AssetFile, ItemDirectory, file_names, is_html
+from mlhubfs.tree.names import decode, encode, is_cut
+from mlhubfs.tree.nodes import (
+    Attributes,
+    Children,
+    Directory,
+    Document,
+    Entry,
+    Node,
+    directory_attributes,
+    numbered,
+)
+from mlhubfs.tree.surroundings import RESERVED_IN_COLLECTION, Surroundings
+
+_JSON = "collection.json"
+_COMMON = "_common"
+
+LINKED_ITEMS = 1000
+"""A collection of more items has no `item` links in its collection.json: to know the size of that
+file, every `ls -l` would have to walk the whole collection first (590,326 items: hours)."""
+
+
+class CollectionDirectory(Directory):
+    """The collection `collection_id` at `path`, from the mount's root."""
+
+    def __init__(self, around: Surroundings, path: str, collection_id: str) -> None:
+        self._around = around
+        self._path = path
+        self._id = collection_id
+
+    def attributes(self) -> Attributes:
+        """Return the end of the temporal extent, as far as it is known without a listing."""
+        return directory_attributes(self._collection().modified)
+
+    def children(self) -> Children:
+        """Return collection.json, `_common` where there is one, and the items as pages come."""
+        entries = [Entry(_JSON, is_directory=False)]
+        if self._collection().assets:
+            entries.append(Entry(_COMMON, is_directory=True, attributes=self.attributes()))
+        listing = self._around.catalog.listing(self._id)
+
+        def iterate(start: int) -> Iterator[Entry]:
+            yield from entries[start:]
+            for item_id, modified in listing.iterate(max(0, start - len(entries))):
+                yield Entry(
+                    encode(item_id, RESERVED_IN_COLLECTION),
+                    is_directory=True,
+                    attributes=directory_attributes(modified),
+                )
+
+        return iterate
+
+    def child(self, name: str) -> Node:
+        """Return the child with that name: for an item, one request at most."""
+        if name == _JSON:
+            return Document(self._render, self._collection().modified)
+        if name == _COMMON and self._collection().assets:
+            return CommonDirectory(self._around, self._id)
+        item_id = decode(name, RESERVED_IN_COLLECTION)
+        catalog = self._around.catalog
+        if item_id is not None:
+            if catalog.listed(self._id, item_id) is None:
+                catalog.item(self._id, item_id)
+        elif is_cut(name):
+            item_id = catalog.find(
+                self._id, lambda one: encode(one, RESERVED_IN_COLLECTION) == name
+            ).id
+        else:
+            raise NotFound(f"{self._path} has no {name!r}")
+        return ItemDirectory(self._around, f"{self._path}/{name}", self._id, item_id)
+
+    def _collection(self) -> Collection:
+        return self._around.catalog.collection(self._id)
+
+    def _render(self) -> bytes:
+        collection = self._collection()
+        return documents.collection_json(
+            collection,
+            in_dataset=posixpath.dirname(self._path) != "/",
+            files=file_names(collection.assets, frozenset()),
+            item_names=[encode(one, RESERVED_IN_COLLECTION) for one in self._linked_items()],
+            scrub=self._around.scrub,
+        )
+
+    def _linked_items(self) -> list[str]:
+        listing = self._around.catalog.listing(self._id)
+        try:
+            listing.reach(0)
+            if (listing.matched or 0) > LINKED_ITEMS or listing.reach(LINKED_ITEMS):
+                return []
+        except Denied:
+            return []  # the collection is public, its items need a key
+        return [item_id for item_id, _ in listing.iterate()]
+
+
+class CommonDirectory(Directory):
+    """The files of the collection itself."""
+
+    def __init__(self, around: Surroundings, collection_id: str) -> None:
+        self._around = around
+        self._id = collection_id
+
+    def attributes(self) -> Attributes:
+        """Return the collection's own time."""
+        return directory_attributes(self._collection().modified)
+
+    def children(self) -> Children:
+        """Return the collection's assets."""
+        names = file_names(self._collection().assets, frozenset())
+        return numbered([Entry(name, is_directory=False) for name in names])
+
+    def child(self, name: str) -> Node:
+        """Return an asset's file."""
+        collection = self._collection()
+        asset = file_names(collection.assets, frozenset()).get(name)
+        if asset is None:
+            raise NotFound(f"{self._id} has no file {name!r} of its own")
+        return AssetFile(
+            self._around.content, self._ref(asset), size=asset.size, modified=collection.modified
+        )
+
+    def _collection(self) -> Collection:
+        return self._around.catalog.collection(self._id)
+
+    def _ref(self, asset: Asset) -> AssetRef:
+        catalog = self._around.catalog
+
+        def locate(after: float) -> Location:
+            collection = (
+                catalog.renewed_collection(self._id, after) if after else self._collection()
+            )
+            href = next((one.href for one in collection.assets if one.key == asset.key), None)
+            if href is None:
+                raise NotFound(f"{self._id} no longer has the asset {asset.key!r}")
+            return Location(href, collection.fetched)
+
+        identity = (catalog.root, self._id, "", asset.key)
+        return AssetRef(identity, locate, is_html=is_html(asset))

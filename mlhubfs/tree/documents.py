@@ -1,0 +1,184 @@
+"""The documents of the tree: STAC JSON with relative links, as MLHub's archives have it.
+
+Owns what is written into catalog.json, dataset.json, collection.json, stac.json and README.txt.
+Pure functions of the catalog's values; the nodes say when they are called.
+
+A document must be the same at every call, or a program that looks at its size first would read it
+wrong: nothing of the moment goes in. And nothing secret: asset links become file names, structural
+links become relative, and every other string is looked through for download tokens and keys, which
+recorded answers hold in odd places (a provider's url, a `previous` link).
+"""
+
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from mlhubfs.catalog.models import Asset, Collection, Dataset, Item
+from mlhubfs.tree.names import encode
+
+Scrub = Callable[[Any], Any]
+FindItem = Callable[[str, str], str]
+"""(collection id, item id) -> path of the item's directory from the mount's root."""
+
+_STRUCTURE = frozenset(
+    "self root parent collection items item child next prev previous source derived_from".split()
+)
+_ITEM_URL = re.compile(r"/collections/([^/?#]+)/items/([^/?#]+)/?(?:[?#].*)?$")
+_ITEM_PATH = re.compile(r"^\.\./\.\./([^/]+)/([^/]+)/(?:stac|[^/]+)\.json$")
+
+
+def scrubber(root: str) -> Scrub:
+    """Return a function that cuts keys and download tokens out of a JSON value's strings.
+
+    A token is what follows `/download/` under `root` or under MLHub's own route, or anywhere if it
+    is as long as MLHub's were (312 characters and more).
+    """
+    secret = re.compile(
+        r"""(?<=[?&]key=)[^&#\s"'<>)]+"""
+        r"""|(?<=/download/)[^/?#\s"'<>)]{200,}(?:\?[^\s"'<>)]*)?"""
+        r"""|(?<=/mlhub/v1/download/)[^/?#\s"'<>)]+(?:\?[^\s"'<>)]*)?"""
+        rf"""|(?<={re.escape(root)}/download/)[^/?#\s"'<>)]+(?:\?[^\s"'<>)]*)?"""
+    )
+
+    def scrub(value: Any) -> Any:
+        if isinstance(value, str):
+            return secret.sub("...", value) if "://" in value else value
+        if isinstance(value, list):
+            return [scrub(one) for one in value]
+        if isinstance(value, dict):
+            return {key: scrub(one) for key, one in value.items()}
+        return value
+
+    return scrub
+
+
+def dataset_json(dataset: Dataset, scrub: Scrub) -> bytes:
+    """Return the API's dataset object."""
+    return _write(scrub(msgspec.json.decode(dataset.document)))
+
+
+def dataset_catalog(dataset: Dataset) -> bytes:
+    """Return a dataset as a STAC Catalog whose children are its collections."""
+    links = [_link("root", "./catalog.json")]
+    links += [_link("child", f"./{encode(one)}/collection.json") for one in dataset.collection_ids]
+    return _write(
+        {
+            "type": "Catalog",
+            "stac_version": "1.0.0",
+            "id": dataset.id,
+            "title": dataset.title or dataset.id,
+            "description": dataset.description or dataset.title or dataset.id,
+            "links": links,
+        }
+    )
+
+
+def collection_json(
+    collection: Collection,
+    *,
+    in_dataset: bool,
+    files: Mapping[str, Asset],
+    item_names: Iterable[str],
+    scrub: Scrub,
+) -> bytes:
+    """Return a STAC Collection that links to the items in `item_names`."""
+    document = scrub(msgspec.json.decode(collection.document))
+    above = "../catalog.json" if in_dataset else "./collection.json"
+    links = [_link("root", above)]
+    if in_dataset:
+        links.append(_link("parent", above))
+    links += [_link("item", f"./{name}/stac.json", "application/geo+json") for name in item_names]
+    document["links"] = links + _outward(document)
+    document.setdefault("type", "Collection")
+    _point_to_files(document, files, "./_common/")
+    return _write(document)
+
+
+def item_json(
+    item: Item, *, path: str, files: Mapping[str, Asset], find_item: FindItem, scrub: Scrub
+) -> bytes:
+    """Return a STAC Item whose directory is at `path`, from the mount's root.
+
+    Its `source` links lead to the directories of the imagery, whatever root they named.
+    """
+    document = scrub(msgspec.json.decode(item.document))
+    above = "../../catalog.json" if path.count("/") == 2 else "../collection.json"
+    links = [
+        _link("root", above),
+        _link("collection", "../collection.json"),
+        _link("parent", "../collection.json"),
+    ]
+    for link in document.get("links") or ():
+        if link.get("rel") in {"source", "derived_from"}:
+            there = _item_of(link.get("href"))
+            if there:
+                target = posixpath.relpath(find_item(*there), path)
+                href = f"{target}/stac.json"
+                links.append({**link, "href": href, "type": "application/geo+json"})
+    document["links"] = links + _outward(document)
+    _point_to_files(document, files, "./")
+    return _write(document)
+
+
+def readme(root: str, datasets: int, problems: Iterable[str]) -> bytes:
+    """Return what is mounted and how to find one's way, in a screenful."""
+    held = f"{datasets} datasets" if datasets else "collections (this source knows no datasets)"
+    lines = [
+        "This directory is a catalog of Earth-observation training data, mounted by mlhubfs.",
+        "",
+        f"Source:  {root}",
+        f"Holds:   {held}",
+        "",
+        "<dataset>/",
+        "  catalog.json            the dataset as a STAC Catalog",
+        "  dataset.json            citation, DOI, tags, licences",
+        "  <collection>/",
+        "    collection.json       the STAC Collection",
+        "    _common/              files of the collection itself",
+        "    <item>/",
+        "      stac.json           the STAC Item; its links lead to the files beside it",
+        "      <asset>.<ext>       one file an asset: open it where it is",
+        "",
+        "Only what is read crosses the network, once; it is kept in a cache on disk.",
+        "A path that you know opens at once. Listing a large collection takes its server's time.",
+        "To end: mlhubfs umount, or fusermount3 -u, with this directory.",
+    ]
+    problems = list(problems)
+    if problems:
+        lines += ["", "Incomplete listings:", *(f"  {problem}" for problem in problems)]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _point_to_files(document: dict[str, Any], files: Mapping[str, Asset], prefix: str) -> None:
+    names = {asset.key: name for name, asset in files.items()}
+    for key, asset in (document.get("assets") or {}).items():
+        if key in names:
+            asset["href"] = prefix + names[key]
+
+
+def _outward(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the links that lead out of the catalog: licence, citation, thumbnails."""
+    return [
+        link
+        for link in document.get("links") or ()
+        if link.get("rel") not in _STRUCTURE and "://" in (link.get("href") or "")
+    ]
+
+
+def _item_of(href: object) -> tuple[str, str] | None:
+    if not isinstance(href, str):
+        return None
+    match = _ITEM_URL.search(href) or _ITEM_PATH.match(href)
+    return (unquote(match[1]), unquote(match[2])) if match else None
+
+
+def _link(rel: str, href: str, media_type: str = "application/json") -> dict[str, str]:
+    return {"rel": rel, "href": href, "type": media_type}
+
+
+def _write(document: Any) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"

@@ -1,0 +1,220 @@
+"""An item's directory, and the files of assets, in an item or in a collection's `_common`.
+
+Owns when a size is asked for. The item's JSON is the directory: a name that it does not hold is
+refused without a request, and reading the directory asks storage for nothing.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from urllib.parse import urljoin, urlsplit
+
+from mlhubfs.catalog.models import Asset, Item
+from mlhubfs.content.content import AssetRef, Content, Location
+from mlhubfs.errors import NotFound
+from mlhubfs.tree import documents
+from mlhubfs.tree.names import asset_names
+from mlhubfs.tree.nodes import (
+    Attributes,
+    Bytes,
+    Children,
+    Directory,
+    Document,
+    Entry,
+    File,
+    Node,
+    directory_attributes,
+    numbered,
+)
+from mlhubfs.tree.surroundings import Surroundings
+
+_STAC = "stac.json"
+_RESERVED = frozenset({_STAC})
+_SCHEMES = frozenset({"", "http", "https", "s3"})  # "" is relative to the item
+_LISTED_SECONDS = 60.0  # a program that lists a directory to stat its names does so by then
+
+
+class ItemDirectory(Directory):
+    """The item `item_id` at `path`, absolute from the mount's root."""
+
+    def __init__(self, around: Surroundings, path: str, collection_id: str, item_id: str) -> None:
+        self._around = around
+        self._path = path
+        self._collection_id = collection_id
+        self._item_id = item_id
+        self._of: Item | None = None
+        self._files: dict[str, Asset] = {}
+        self._siblings = _Siblings(around.content)
+
+    def attributes(self) -> Attributes:
+        """Return the item's datetime; no request for an item that a listing has just named."""
+        modified = self._around.catalog.listed(self._collection_id, self._item_id)
+        return directory_attributes(self._item().modified if modified is None else modified)
+
+    def children(self) -> Children:
+        """Return stac.json and the assets, with the sizes that are known by now."""
+        item = self._item()
+        entries = [Entry(_STAC, is_directory=False)]
+        for name in self._names(item):
+            file = self._asset_file(item, name)
+            entries.append(Entry(name, is_directory=False, attributes=file.known_attributes()))
+        self._siblings.listed()
+        return numbered(entries)
+
+    def child(self, name: str) -> Node:
+        """Return stac.json or an asset's file."""
+        item = self._item()
+        if name == _STAC:
+            return Document(self._render, item.modified)
+        return self._asset_file(item, name)
+
+    def _item(self) -> Item:
+        return self._around.catalog.item(self._collection_id, self._item_id)
+
+    def _names(self, item: Item) -> dict[str, Asset]:
+        if item is not self._of:
+            self._files, self._of = file_names(item.assets, _RESERVED), item
+        return self._files
+
+    def _asset_file(self, item: Item, name: str) -> "AssetFile":
+        names = self._names(item)
+        if name not in names:
+            raise NotFound(f"{self._path} has no {name!r}")
+        return AssetFile(
+            self._around.content,
+            self._ref(names[name]),
+            size=names[name].size,
+            modified=item.modified,
+            siblings=lambda: self._siblings.probe(
+                [self._ref(asset) for asset in names.values() if asset.size is None]
+            ),
+            opened=self._siblings.opened,
+        )
+
+    def _ref(self, asset: Asset) -> AssetRef:
+        catalog = self._around.catalog
+
+        def locate(after: float) -> Location:
+            if after:
+                item = catalog.renewed_item(self._collection_id, self._item_id, after)
+            else:
+                item = self._item()
+            href = next((one.href for one in item.assets if one.key == asset.key), None)
+            if href is None:
+                raise NotFound(f"{self._path} no longer has the asset {asset.key!r}")
+            base = f"{catalog.root}/collections/{self._collection_id}/items/{self._item_id}"
+            return Location(urljoin(base, href), item.fetched)
+
+        identity = (catalog.root, self._collection_id, self._item_id, asset.key)
+        return AssetRef(identity, locate, is_html=is_html(asset))
+
+    def _render(self) -> bytes:
+        item = self._item()
+        return documents.item_json(
+            item,
+            path=self._path,
+            files=self._names(item),
+            find_item=self._around.item_path,
+            scrub=self._around.scrub,
+        )
+
+
+class AssetFile(File):
+    """The bytes of one asset.
+
+    `size` is the catalog's own word for it, else None: then storage is asked. `modified` is the
+    time of a file whose storage tells none. `siblings` and `opened` are told what is done here.
+    """
+
+    def __init__(
+        self,
+        content: Content,
+        asset: AssetRef,
+        *,
+        size: int | None,
+        modified: float,
+        siblings: Callable[[], None] = lambda: None,
+        opened: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._content = content
+        self._asset = asset
+        self._size = size
+        self._modified = modified
+        self._siblings = siblings
+        self._opened = opened
+
+    def attributes(self) -> Attributes:
+        """Return size and time, with a request if neither catalog nor cache knows them."""
+        known = self.known_attributes()
+        if known:
+            return known
+        self._siblings()
+        return self._from_storage()
+
+    def known_attributes(self) -> Attributes | None:
+        """Return size and time if they are at hand."""
+        if self._content.known_version(self._asset):
+            return self._from_storage()
+        if self._size is not None:
+            return Attributes(is_directory=False, size=self._size, modified=self._modified)
+        return None
+
+    def open(self) -> Bytes:
+        """Return the bytes of the present version."""
+        self._opened()
+        return self._content.open(self._asset)
+
+    def _from_storage(self) -> Attributes:
+        version = self._content.version(self._asset)
+        # Where the catalog told the size, the time was told too: it must not change afterwards.
+        told = version.modified is None or version.size == self._size
+        return Attributes(
+            is_directory=False,
+            size=version.size,
+            modified=self._modified if told else version.modified or 0.0,
+        )
+
+
+class _Siblings:
+    """Guesses whether a program that stats one asset will stat them all.
+
+    `ls -l`, `cp -r`, file managers list the directory and then stat every name: there the probes
+    are made side by side, a round trip instead of thirteen. GDAL opens one file and lists the
+    directory afterwards, for side-cars: it must not pay for the other twelve.
+    """
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+        self._lock = threading.Lock()
+        self._listed = 0.0
+        self._has_opened = False
+
+    def listed(self) -> None:
+        with self._lock:
+            self._listed = time.monotonic()
+
+    def opened(self) -> None:
+        with self._lock:
+            self._has_opened = True
+
+    def probe(self, assets: list[AssetRef]) -> None:
+        with self._lock:
+            listed = time.monotonic() - self._listed < _LISTED_SECONDS and self._listed > 0
+            go = listed and not self._has_opened
+            if go:
+                self._listed = 0.0
+        if go:
+            for asset in assets:
+                self._content.probe_ahead(asset)
+
+
+def file_names(assets: tuple[Asset, ...], reserved: frozenset[str]) -> dict[str, Asset]:
+    """Return file name -> asset for the assets that can be read here."""
+    return asset_names(
+        (asset for asset in assets if urlsplit(asset.href).scheme.lower() in _SCHEMES), reserved
+    )
+
+
+def is_html(asset: Asset) -> bool:
+    """Say whether the asset is meant to be a web page."""
+    return "html" in (asset.media_type or "") or asset.key.endswith((".html", ".htm"))

@@ -1,0 +1,103 @@
+"""What stands in the tree: directories and files, as the kernel's side and the CLI see them.
+
+Owns the shapes only; the kinds are in the modules beside this one.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+
+class Attributes(NamedTuple):
+    """What `stat` tells of a node."""
+
+    is_directory: bool
+    size: int
+    """Bytes; 0 for a directory."""
+    modified: float
+    """POSIX seconds, the same at every call; 0 where the catalog tells no time."""
+
+
+class Entry(NamedTuple):
+    """One name of a directory."""
+
+    name: str
+    is_directory: bool
+    attributes: Attributes | None = None
+    """Where they are known without a request."""
+
+
+class Bytes(Protocol):
+    """An open file."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return the bytes [offset, offset + size), fewer at the end of the file."""
+
+
+class File(ABC):
+    """A node with bytes."""
+
+    @abstractmethod
+    def attributes(self) -> Attributes:
+        """Return size and time; may ask the network."""
+
+    @abstractmethod
+    def open(self) -> Bytes:
+        """Return the file's bytes, of one version."""
+
+
+Children = Callable[[int], Iterator[Entry]]
+"""The names of a directory from a number on, as they stood when the directory was opened."""
+
+
+class Directory(ABC):
+    """A node with children."""
+
+    @abstractmethod
+    def attributes(self) -> Attributes:
+        """Return the time; may ask the network."""
+
+    @abstractmethod
+    def children(self) -> Children:
+        """Return the directory's names; they may come from the network as they are taken."""
+
+    @abstractmethod
+    def child(self, name: str) -> "Node":
+        """Return the child with that name; raises NotFound. Never lists."""
+
+
+Node = File | Directory
+
+
+class Document(File):
+    """A file that the tree makes itself: JSON of the catalog, the README."""
+
+    def __init__(self, render: Callable[[], bytes], modified: float) -> None:
+        self._render = render
+        self._modified = modified
+
+    def attributes(self) -> Attributes:
+        """Return the size of the document as it is now."""
+        return Attributes(is_directory=False, size=len(self._render()), modified=self._modified)
+
+    def open(self) -> Bytes:
+        """Return the document as it is now."""
+        return _Text(self._render())
+
+
+class _Text:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self._data[offset : offset + size]
+
+
+def directory_attributes(modified: float) -> Attributes:
+    """Return the attributes of a directory changed at `modified`, in POSIX seconds."""
+    return Attributes(is_directory=True, size=0, modified=modified)
+
+
+def numbered(entries: list[Entry]) -> Children:
+    """Return a fixed list of entries as children."""
+    return lambda start: iter(entries[start:])

@@ -1,0 +1,42 @@
+"""What every node is given: the catalog, the content, and the way from an id to a path."""
+
+import posixpath
+from dataclasses import dataclass
+
+from mlhubfs.catalog.catalog import Catalog
+from mlhubfs.content.content import Content
+from mlhubfs.tree.documents import Scrub
+from mlhubfs.tree.names import encode
+
+RESERVED_IN_ROOT = frozenset({"README.txt"})
+RESERVED_IN_DATASET = frozenset({"catalog.json", "dataset.json"})
+RESERVED_IN_COLLECTION = frozenset({"collection.json", "_common"})
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The collaborators of the nodes of one mount."""
+
+    catalog: Catalog
+    content: Content
+    scrub: Scrub
+
+    def collection_path(self, collection_id: str) -> str:
+        """Return the path of a collection's directory, absolute from the mount's root.
+
+        A collection that no dataset names stands at the root, and so does an unknown one.
+        """
+        for dataset in self.catalog.datasets().values():
+            if collection_id in dataset.collection_ids:
+                return posixpath.join(
+                    "/",
+                    encode(dataset.id, RESERVED_IN_ROOT),
+                    encode(collection_id, RESERVED_IN_DATASET),
+                )
+        return posixpath.join("/", encode(collection_id, RESERVED_IN_ROOT))
+
+    def item_path(self, collection_id: str, item_id: str) -> str:
+        """Return the path of an item's directory, absolute from the mount's root."""
+        return posixpath.join(
+            self.collection_path(collection_id), encode(item_id, RESERVED_IN_COLLECTION)
+        )
