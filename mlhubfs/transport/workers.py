@@ -11,9 +11,11 @@ interrupted, then B, who had joined A's flight, would be told that B was interru
 askers waiting alike, one that leaves disturbs nobody, and the result still reaches the caches.
 
 *Threading.* All methods may be called from any thread. A worker that needs another flight runs it
-inline: were it queued, sixty-four workers that each wait for a sixty-fifth would wait for ever.
+inline, also one that is still queued: else sixty-four workers would wait for ever for a flight
+that waits for one of them. A flight must not ask for itself, directly or through others.
 """
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -45,7 +47,7 @@ class Workers:
         self._threads = 0
         self._idle = 0
         self._closed = False
-        self._flights: dict[str, Future[Any]] = {}
+        self._flights: dict[str, _Flight] = {}
         self._flights_lock = threading.Lock()
         self._here = threading.local()
 
@@ -68,15 +70,14 @@ class Workers:
     def wait(self, future: Future[T]) -> T:
         """Return the result of `future`, or raise its error, or `Interrupted`."""
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 return future.result(timeout=STEP_SECONDS)
-            except TimeoutError:
-                if future.done():
-                    return future.result()
-                if self._closed:
-                    raise Interrupted("the file system is being unmounted") from None
-                if not self._working() and self._interrupted():
-                    raise Interrupted("the reader was interrupted") from None
+            if future.done():  # in time after all, or with a TimeoutError of its own
+                return future.result()
+            if self._closed:
+                raise Interrupted("the file system is being unmounted")
+            if not self._working() and self._interrupted():
+                raise Interrupted("the reader was interrupted")
 
     def once(self, key: str, task: Callable[[], T]) -> T:
         """Return what `task` returns, run once for all who ask under `key` at the same time."""
@@ -84,24 +85,19 @@ class Workers:
 
     def flight(self, key: str, task: Callable[[], T]) -> Future[T]:
         """Join the flight under `key`, or start it with `task`; return its future."""
-        future: Future[T] = Future()
+        new = _Flight(task)
         with self._flights_lock:
-            joined = self._flights.setdefault(key, future)
-        if joined is not future:
-            return joined
-
-        def lead() -> None:
-            _settle(future, task, lambda: self._land(key))
-
+            flight = self._flights.setdefault(key, new)
         if self._working():
-            lead()
-            return future
-        try:
-            self.submit(lead)
-        except Interrupted as error:
-            self._land(key)
-            future.set_exception(error)
-        return future
+            self._lead(key, flight)
+        elif flight is new:
+            try:
+                self.submit(lambda: self._lead(key, flight))
+            except Interrupted as error:
+                if flight.claim():
+                    self._land(key)
+                    flight.future.set_exception(error)
+        return flight.future
 
     def close(self) -> None:
         """Let every waiter go with `Interrupted`; work under way is left to the daemon threads."""
@@ -115,6 +111,11 @@ class Workers:
 
     def _working(self) -> bool:
         return getattr(self._here, "working", False)
+
+    def _lead(self, key: str, flight: "_Flight") -> None:
+        """Run the flight, unless somebody does so already."""
+        if flight.claim():
+            _settle(flight.future, flight.task, lambda: self._land(key))
 
     def _land(self, key: str) -> None:
         with self._flights_lock:
@@ -131,6 +132,19 @@ class Workers:
                     return
                 future, task = self._tasks.popleft()
             _settle(future, task)
+
+
+class _Flight:
+    """A task that several wait for, and which whoever comes first may run."""
+
+    def __init__(self, task: Callable[[], Any]) -> None:
+        self.future: Future[Any] = Future()
+        self.task = task
+        self._claimed = threading.Lock()
+
+    def claim(self) -> bool:
+        """Tell the first who asks that the task is theirs to run."""
+        return self._claimed.acquire(blocking=False)
 
 
 def _settle(

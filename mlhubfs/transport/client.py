@@ -1,0 +1,238 @@
+"""One HTTP request done properly: its redirects, retries, deadline, authentication and errors.
+
+Owns the operation: from a URL to a `Document` or a `Part`, or to one error of the tree. The rooms
+above see neither requests nor a status code. What an answer must look like is said in `document`
+and `ranges`, what is tried again in `retry`, what is sent in `session`, what ends a request that
+does not end by itself in `watch`.
+
+*Secrets.* URLs hold permissions: tokens in the path, signatures in the query. They come in as
+arguments and go out as results, and nowhere else. Errors and log lines name `describe(url)`; the
+errors of the libraries, whose texts hold URLs, are not chained to ours.
+
+*Threading.* A `Transport` is shared by all threads. Its methods block the thread that calls, at
+most until the deadline and the little that `watch` tells of; `close` from any thread lets all go.
+"""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
+from urllib.parse import quote, urlencode
+
+import requests
+from urllib3.util import Timeout
+
+from mlhubfs.errors import BadAnswer, Interrupted, TimedOut
+from mlhubfs.transport import retry
+from mlhubfs.transport.document import Document, document
+from mlhubfs.transport.failure import CAUGHT, network_failure, status_failure
+from mlhubfs.transport.origin import describe, followed, origin, over_http, without_key
+from mlhubfs.transport.ranges import Part, part
+from mlhubfs.transport.retry import Failed
+from mlhubfs.transport.session import Session
+from mlhubfs.transport.watch import Lifeline, Watch
+
+__all__ = ["Document", "Part", "Transport", "describe", "without_key"]
+
+log = logging.getLogger("mlhubfs.transport")
+T = TypeVar("T")
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+REDIRECT_LIMIT = 10  # MLHub's chains had three: http to https, the token, the storage
+DRAINED = 64 << 10  # bytes of an error page that are cheaper to read than a new connection to make
+
+
+class Transport:
+    """The way to all servers: the API's, the storage's.
+
+    Times are seconds: `connect_timeout` for one connection, `read_timeout` for the longest silence,
+    `timeout` for one call in all, unless it brings its own `deadline`. `ca_bundle` is a file or
+    folder of certificates, else REQUESTS_CA_BUNDLE counts, else certifi's. `backoff` is the most
+    that the first pause takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        root_url: str,
+        api_key: str | None = None,
+        connect_timeout: float = 10,
+        read_timeout: float = 20,
+        timeout: float = 60,
+        ca_bundle: str | None = None,
+        pool_size: int = 64,
+        backoff: float = retry.BACKOFF,
+    ) -> None:
+        self._root = describe(root_url)
+        self._api_key = api_key
+        self._connect_timeout = connect_timeout
+        self._read_timeout = read_timeout
+        self._timeout = timeout
+        self._backoff = backoff
+        self._closed = threading.Event()
+        self._watch = Watch()
+        self._session = Session(
+            root_url=root_url, api_key=api_key, ca_bundle=ca_bundle, pool_size=pool_size
+        )
+
+    def __repr__(self) -> str:
+        return f"Transport({self._root})"
+
+    def get_document(
+        self, url: str, params: Sequence[tuple[str, str]] = (), *, deadline: float | None = None
+    ) -> Document:
+        """Return the JSON at `url`, at most 256 MiB of it.
+
+        `deadline` is a `time.monotonic()`. Raises NotFound, Denied, BadAnswer, Unavailable and its
+        kinds, Interrupted.
+        """
+        if params:
+            url += ("&" if "?" in url else "?") + urlencode(params, quote_via=quote)
+        headers = {"Accept": "application/json, */*;q=0.5", "Accept-Encoding": "gzip"}
+        return self._get(url, headers, document, deadline)
+
+    def get_range(
+        self,
+        url: str,
+        start: int,
+        stop: int,
+        *,
+        expect_html: bool = False,
+        deadline: float | None = None,
+    ) -> Part:
+        """Return the bytes [start, stop) of the asset at `url`, fewer where it ends before `stop`.
+
+        `expect_html` says that the asset is a web page, which otherwise is taken for a portal's.
+        Raises as `get_document`; NotFound and Denied may mean that the link has expired.
+        """
+        if not 0 <= start < stop:
+            raise ValueError(f"[{start}, {stop}) is not a range of bytes")
+        headers = {
+            "Accept": "*/*",
+            "Accept-Encoding": "identity",
+            "Range": f"bytes={start}-{stop - 1}",
+        }
+        return self._get(
+            url,
+            headers,
+            lambda response: part(response, start, stop, expect_html=expect_html),
+            deadline,
+        )
+
+    def close(self) -> None:
+        """Let all calls under way go with Interrupted, and close all connections."""
+        self._closed.set()
+        self._watch.close()
+        self._session.close()
+
+    def _get(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        take: Callable[[requests.Response], T],
+        deadline: float | None,
+    ) -> T:
+        until = time.monotonic() + self._timeout if deadline is None else deadline
+        return retry.persist(
+            lambda: self._attempt(url, headers, take, until),
+            deadline=until,
+            pause=self._pause,
+            backoff=self._backoff,
+        )
+
+    def _pause(self, seconds: float) -> None:
+        if self._closed.wait(seconds):
+            raise Interrupted("the file system is being unmounted")
+
+    def _attempt(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        take: Callable[[requests.Response], T],
+        deadline: float,
+    ) -> T:
+        """Make the request once. If its line was cut, that is the reason for whatever came out."""
+        outcome: T | Failed
+        with self._watch.until(deadline) as line:
+            try:
+                outcome = self._follow(url, headers, take, line)
+            except Failed as failed:
+                # Without its past: that holds URLs, and sockets open until garbage is collected.
+                failed.__context__ = None
+                outcome = failed.with_traceback(None)
+        if self._closed.is_set():
+            raise Interrupted("the file system is being unmounted")
+        if line.is_cut:
+            raise Failed(TimedOut, f"{describe(url)} did not answer in full before the deadline")
+        if isinstance(outcome, Failed):
+            raise outcome
+        return outcome
+
+    def _follow(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        take: Callable[[requests.Response], T],
+        line: Lifeline,
+    ) -> T:
+        """Take the answer at the end of the redirects that begin at `url`."""
+        try:
+            here = over_http(url)
+            origin(here)
+        except ValueError:
+            raise Failed(BadAnswer, f"{describe(url)} is not a usable URL") from None
+        been = {here}
+        while True:
+            with self._exchange(here, headers, line) as response:
+                status = response.status_code
+                if status not in REDIRECTS:
+                    if status >= 400 and status != 416:
+                        raise self._refusal(response)
+                    return take(response)
+                _drain(response)
+                there = followed(here, response.headers.get("Location"))
+            here = without_key(there, self._api_key) if self._api_key else there
+            if here in been or len(been) > REDIRECT_LIMIT:
+                raise Failed(BadAnswer, f"{describe(url)} redirects in circles")
+            been.add(here)
+
+    def _refusal(self, response: requests.Response) -> Failed:
+        _drain(response)
+        url = str(response.url)
+        wants_key = self._session.asks_for_key(url)
+        return status_failure(url, response.status_code, response.headers, wants_key=wants_key)
+
+    @contextlib.contextmanager
+    def _exchange(
+        self, url: str, headers: Mapping[str, str], line: Lifeline
+    ) -> Iterator[requests.Response]:
+        """Send one request; close its answer afterwards; translate what fails on the way."""
+        started = time.monotonic()
+        left = line.deadline - started
+        if left <= 0:
+            raise Failed(TimedOut, f"{describe(url)} was not asked: the deadline has passed")
+        timeout = Timeout(
+            connect=min(self._connect_timeout, left), read=min(self._read_timeout, left)
+        )
+        try:
+            with contextlib.closing(self._session.get(url, headers, timeout)) as response:
+                try:
+                    yield response
+                finally:
+                    log.debug(
+                        "GET %s %d %s, %d bytes, %.0f ms",
+                        describe(url),
+                        response.status_code,
+                        headers.get("Range", "whole"),
+                        response.raw.tell(),
+                        (time.monotonic() - started) * 1000,
+                    )
+        except CAUGHT as error:
+            raise network_failure(url, error) from None
+
+
+def _drain(response: requests.Response) -> None:
+    """Read a short body to its end, so that the connection can be used again."""
+    with contextlib.suppress(*CAUGHT):
+        response.raw.read(DRAINED)

@@ -1,0 +1,127 @@
+"""requests, tamed: no cookies, no .netrc, no redirects or retries of its own, nothing logged.
+
+Owns what is sent and the way there (proxy, certificates), for one hop; `client` follows redirects
+and tries again.
+
+*Threading.* One `Session` serves any number of threads: nothing in it changes after it is made,
+except the pools, which urllib3 locks, and the routes, which come out the same whoever finds them.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, NamedTuple
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Timeout
+
+from mlhubfs import __version__
+from mlhubfs.errors import ConfigError
+from mlhubfs.transport.origin import Origin, origin
+from mlhubfs.transport.watch import POOLS
+
+USER_AGENT = f"mlhubfs/{__version__} (+python-requests)"
+
+AZURE = {"x-ms-version": "2021-06-08"}
+"""Without it Azure Blob Storage leaves out Accept-Ranges and the quotes of an ETag."""
+
+
+class Route(NamedTuple):
+    """How an origin is reached: the proxies, and the certificates to believe."""
+
+    proxies: dict[str, str]
+    verify: bool | str
+
+
+class Session:
+    """The connections to all hosts.
+
+    `api_key` goes to the origin of `root_url` and nowhere else, and over plain http only within
+    this machine. `pool_size` connections are kept for each host.
+    """
+
+    def __init__(
+        self, *, root_url: str, api_key: str | None, ca_bundle: str | None, pool_size: int
+    ) -> None:
+        # urllib3 logs whole URLs, tokens included, at DEBUG, and at WARNING for a broken header.
+        logging.getLogger("urllib3").setLevel(logging.CRITICAL)
+        self._root = origin(root_url)
+        self._authorization: dict[str, str] = {}
+        if api_key and (self._root.scheme == "https" or self._root.loopback()):
+            self._authorization = {"Authorization": f"Bearer {api_key}"}
+        elif api_key:
+            logging.getLogger("mlhubfs.transport").warning(
+                "the API key is not sent to %s over plain http: use https", self._root.host
+            )
+        self._ca_bundle = ca_bundle
+        self._routes: dict[Origin, Route] = {}
+        self._requests = _Requests()
+        self._requests.trust_env = False
+        self._requests.headers.clear()
+        self._requests.headers["User-Agent"] = USER_AGENT
+        self._requests.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        for scheme in ("https://", "http://"):
+            self._requests.mount(scheme, _Adapter(pool_size, pool_size))
+
+    def get(self, url: str, headers: Mapping[str, str], timeout: Timeout) -> requests.Response:
+        """Send one request and return the answer, headers read and body not."""
+        target = origin(url)
+        sent = {**headers, **self._permission(target)}
+        if target.host.endswith(".blob.core.windows.net"):
+            sent |= AZURE
+        route = self._routes.get(target) or self._find(target, url)
+        prepared = self._requests.prepare_request(requests.Request("GET", url, headers=sent))
+        return self._requests.send(
+            prepared,
+            stream=True,
+            timeout=timeout,  # type: ignore[arg-type]  # requests takes urllib3's, its stubs do not
+            verify=route.verify,
+            proxies=route.proxies,
+            allow_redirects=False,
+        )
+
+    def asks_for_key(self, url: str) -> bool | None:
+        """Tell whether a refusal of `url` means that a key is missing; None if it is no matter."""
+        return None if origin(url) != self._root else not self._authorization
+
+    def close(self) -> None:
+        """Close the connections that are idle."""
+        self._requests.close()
+
+    def _permission(self, target: Origin) -> dict[str, str]:
+        return self._authorization if target == self._root else {}
+
+    def _find(self, target: Origin, url: str) -> Route:
+        """Look up the environment's proxies and certificates, which costs more than a request."""
+        with requests.Session() as environment:
+            found = environment.merge_environment_settings(url, {}, True, self._ca_bundle, None)
+        verify = found["verify"] or True
+        if isinstance(verify, str) and not os.path.exists(verify):  # noqa: PTH110 - requests' own test
+            raise ConfigError(
+                f"there is no CA bundle at {verify}: correct REQUESTS_CA_BUNDLE, or unset it"
+            )
+        # Through a proxy, what is said within this machine would leave it.
+        proxies = {} if target.loopback() else dict(found["proxies"])
+        route = self._routes[target] = Route(proxies, verify)
+        return route
+
+
+class _Requests(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
+        """Find no redirect: even with allow_redirects=False requests would read its whole body."""
+        return None
+
+
+class _Adapter(HTTPAdapter):
+    """An adapter whose connections can be cut (see `watch`)."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        manager.pool_classes_by_scheme = POOLS
+        return manager
