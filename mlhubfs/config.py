@@ -38,6 +38,13 @@ def parse_seconds(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
+def _parse_timeout(text: str) -> float:
+    seconds = parse_seconds(text)
+    if not seconds:
+        raise ValueError("expected more than no time at all")
+    return seconds
+
+
 def _parse_count(text: str) -> int:
     if not re.fullmatch(r"[1-9]\d{0,5}", text.strip()):
         raise ValueError("expected a whole number from 1 to 999999")
@@ -59,7 +66,7 @@ def _parse_binding(text: str) -> str:
 def _parse_path(text: str) -> Path:
     if not text:
         raise ValueError("expected a path")
-    return Path(text).expanduser()
+    return Path(text).expanduser().absolute()  # the daemon's working directory is another one
 
 
 def _option(default: Any, parse: Callable[[str], Any], meaning: str, shown: str = "") -> Any:
@@ -98,11 +105,11 @@ class Config:
         60.0, parse_seconds, "how long a name that does not exist is remembered", "60"
     )
     timeout: float = _option(
-        60.0, parse_seconds, "deadline of one operation, its retries included", "60"
+        60.0, _parse_timeout, "deadline of one operation, its retries included", "60"
     )
-    connect_timeout: float = _option(10.0, parse_seconds, "for one connection to be made", "10")
+    connect_timeout: float = _option(10.0, _parse_timeout, "for one connection to be made", "10")
     read_timeout: float = _option(
-        20.0, parse_seconds, "longest silence in the middle of an answer", "20"
+        20.0, _parse_timeout, "longest silence in the middle of an answer", "20"
     )
     page_size: int = _option(100, _parse_count, "items asked for per page of a listing")
     binding: str = _option(
@@ -114,21 +121,23 @@ class Config:
     debug: bool = _option(False, _parse_flag, "log every request and operation", "off")
 
     def __post_init__(self) -> None:
-        if (
-            urlsplit(self.source).scheme not in {"http", "https"}
-            or not urlsplit(self.source).netloc
-        ):
+        try:
+            url = urlsplit(self.source)
+            usable = url.scheme in {"http", "https"} and url.hostname and url.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
             raise ConfigError(
                 f"source {self.source!r} is not a URL: give the root of an API, "
                 "such as https://host/mlhub/v1"
             )
-        if "@" in urlsplit(self.source).netloc or "key=" in urlsplit(self.source).query:
+        if "@" in url.netloc or "key=" in url.query:
             raise ConfigError(
                 "the source URL carries a password or key, which other users could see: "
                 "put the key into MLHUB_API_KEY or a profile (`mlhubfs configure`)"
             )
-        host = urlsplit(self.source).hostname or ""
-        if self.api_key and urlsplit(self.source).scheme == "http" and not is_this_machine(host):
+        host = url.hostname or ""
+        if self.api_key and url.scheme == "http" and not is_this_machine(host):
             raise ConfigError(
                 f"the API key would cross the network to {host} unencrypted: use https, "
                 f"or the profile {ANONYMOUS} to send no key"

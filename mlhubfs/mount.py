@@ -106,13 +106,12 @@ def mount(
     if foreground:
         _serve(config, where, lambda: _log.info("mounted on %s", where), at_end)
         return
-    log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_log(log_path)
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _daemonise(log_path, config)
-        _run_daemon(config, where, writer, at_end)
+        _run_daemon(config, where, log_path, writer, at_end)
     os.close(writer)
     os.waitpid(child, 0)
     with os.fdopen(reader, encoding="utf-8") as report:
@@ -163,8 +162,10 @@ def _serve(
         _log.info("unmounted from %s", where)
 
 
-def _run_daemon(config: Config, where: Path, report: int, at_end: Callable[[], None]) -> None:
-    """Serve in this process, a daemon, and never return."""
+def _run_daemon(
+    config: Config, where: Path, log_path: Path, report: int, at_end: Callable[[], None]
+) -> None:
+    """Become a daemon, serve, and never return."""
 
     def say(outcome: str) -> None:
         with contextlib.suppress(OSError), os.fdopen(report, "w", encoding="utf-8") as pipe:
@@ -172,6 +173,7 @@ def _run_daemon(config: Config, where: Path, report: int, at_end: Callable[[], N
 
     code = 1
     try:
+        _daemonise(log_path, config)
         _log.info("mounting %s on %s", config.source, where)
         _serve(config, where, lambda: say("mounted"), at_end)
         code = 0
@@ -187,15 +189,30 @@ def _run_daemon(config: Config, where: Path, report: int, at_end: Callable[[], N
         os._exit(code)
 
 
+def _make_log(path: Path) -> None:
+    """Make the log's file, for its owner only, while somebody is there to be told of trouble."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        raise MountError(
+            f"the log {path} cannot be written ({error.strerror}): "
+            "set XDG_STATE_HOME to a folder of yours"
+        ) from None
+    os.fchmod(descriptor, 0o600)
+    os.close(descriptor)
+
+
 def _daemonise(log_path: Path, config: Config) -> None:
-    """Leave the terminal and the parent's session."""
+    """Leave the terminal, the parent's session and its working directory."""
     os.setsid()
+    os.chdir("/")
+    os.umask(0o077)  # for the logs to come, and for the cache
     if os.fork():
         os._exit(0)
     log_to(
         logging.handlers.RotatingFileHandler(log_path, maxBytes=_LOG_BYTES, backupCount=1), config
     )
-    log_path.chmod(0o600)
     sys.stdout.flush()
     sys.stderr.flush()
     nothing = os.open(os.devnull, os.O_RDWR)

@@ -11,10 +11,10 @@ import hashlib
 import json
 import os
 import re
+import select
 import shutil
 import subprocess
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,11 +53,11 @@ def prepare(where: Path) -> None:
 
     Raises MountError that says what is wrong and what to do.
     """
+    path = os.path.realpath(where)
+    if _is_dead(where):
+        _unmount(Path(path), lazy=True)
     if where.is_symlink() and not where.exists():
         raise MountError(f"{where} is a dangling symbolic link: give a directory")
-    if _is_dead(where):
-        _unmount(where, lazy=True)
-    path = os.path.realpath(where)
     mounted = [one for one in mounts() if one.path == path]
     if mounted and mounted[-1].type == _TYPE:
         raise MountError(
@@ -82,15 +82,16 @@ def unmount(where: Path, *, lazy: bool = False) -> None:
 
     `lazy` detaches it even while it is in use. Raises MountError.
     """
-    path = os.path.abspath(where) if _is_dead(where) else os.path.realpath(where)  # noqa: PTH100
+    path = os.path.realpath(where)
     mounted = [one for one in mounts() if one.path == path]
     if not mounted:
         raise MountError(f"{where} is not mounted")
     if mounted[-1].type != _TYPE:
         raise MountError(f"{where} is a mount of type {mounted[-1].type}, not one of mlhubfs")
-    _unmount(Path(path), lazy=lazy)
-    if not lazy:
-        _await_end(_lock_path(path))
+    with _daemon(path) as await_end:
+        _unmount(Path(path), lazy=lazy)
+        if not lazy:
+            await_end()
 
 
 @contextlib.contextmanager
@@ -98,13 +99,14 @@ def held(where: Path, source: str) -> Iterator[None]:
     """Hold the file that says that a daemon serves `where`, until it has ended."""
     path = _lock_path(os.fspath(where))
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise MountError(
                 f"another mlhubfs is just mounting or ending on {where}: try again in a moment"
             ) from None
+        file.truncate(0)  # not by opening it: until the lock is ours, it is another one's
         json.dump({"pid": os.getpid(), "mountpoint": os.fspath(where), "source": source}, file)
         file.flush()
         try:
@@ -142,17 +144,33 @@ def _unmount(where: Path, *, lazy: bool) -> None:
     raise MountError(f"cannot unmount {where}: {reason}")
 
 
-def _await_end(path: Path) -> None:
-    deadline = time.monotonic() + _END_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            with path.open(encoding="utf-8") as file:
+@contextlib.contextmanager
+def _daemon(path: str) -> Iterator[Callable[[], None]]:
+    """Find the daemon that serves `path`, and give a function that waits for its end.
+
+    It is found before it ends and waited for as a process, not as a holder of its file: that it
+    lets go of a little earlier. A mount of another user's has its file elsewhere; nobody waits.
+    """
+    process = -1
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        with _lock_path(path).open(encoding="utf-8") as file:
+            try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return
-        except FileNotFoundError:
-            return
-        except BlockingIOError:
-            time.sleep(0.02)
+            except BlockingIOError:
+                process = os.pidfd_open(json.load(file)["pid"])
+
+    def await_end() -> None:
+        if process >= 0 and not select.select([process], [], [], _END_SECONDS)[0]:
+            raise MountError(
+                f"{path} is unmounted, but its daemon goes on after {_END_SECONDS:.0f} s: "
+                "see its log, or end it with `kill -9`"
+            )
+
+    try:
+        yield await_end
+    finally:
+        if process >= 0:
+            os.close(process)
 
 
 def _lock_path(where: str) -> Path:

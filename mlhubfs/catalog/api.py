@@ -67,8 +67,10 @@ class Api:
         route = f"/collections/{_segment(collection_id)}/items"
         url, params = self.root + route, []
         if following:
-            following = without_key(urljoin(url, following))
-            parts = urlsplit(following)
+            try:
+                parts = urlsplit(without_key(urljoin(url, following)))
+            except ValueError:
+                raise BadAnswer(f"a next link of {collection_id} is no URL") from None
             params = parse_qsl(parts.query, keep_blank_values=True)
             if not unquote(parts.path).rstrip("/").endswith(unquote(route)):
                 url = parts._replace(query="", fragment="").geturl()

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from mlhubfs.catalog.api import writable_in_url
-from mlhubfs.catalog.listing import Listing
+from mlhubfs.catalog.listing import MOST_EMPTY_PAGES, Listing
 from mlhubfs.catalog.memory import Memory
 from mlhubfs.catalog.models import Collection, Dataset, Item, Page
-from mlhubfs.errors import NotFound
+from mlhubfs.errors import BadAnswer, NotFound
 from mlhubfs.transport.workers import Workers
 
 # A page of MLHub's is 630 kB, an item 6.3 kB: the items of the pages last read, about 10,000.
@@ -69,6 +69,7 @@ class Catalog:
             weigh=lambda item: len(item.document) + 1000,
         )
         self._listings: dict[str, Listing] = {}
+        self._has_datasets = False
 
     @property
     def root(self) -> str:
@@ -77,9 +78,7 @@ class Catalog:
 
     def datasets(self) -> dict[str, Dataset]:
         """Return id -> dataset in the server's order; empty where the source knows no datasets."""
-        return self._lists.get(
-            "datasets", lambda: {one.id: one for one in self._source.datasets() or ()}
-        )
+        return self._lists.get("datasets", self._load_datasets)
 
     def loose_collections(self) -> dict[str, Collection]:
         """Return id -> collection of those that no dataset names."""
@@ -151,9 +150,10 @@ class Catalog:
             try:
                 return self._source.item(collection_id, item_id)
             except NotFound:
-                # Some servers cannot route an id with a slash, though they list it.
+                # Some servers cannot route an id with a slash, though they list it; no program asks
+                # for such a name on the off chance. Others fail at what else URLs must escape.
                 listed = self.listed(collection_id, item_id) is not None
-                if _PLAIN_ID.fullmatch(item_id) or not listed:
+                if _PLAIN_ID.fullmatch(item_id) or not (listed or "/" in item_id):
                     raise
         for item in self._walk(collection_id):
             if item.id == item_id:
@@ -163,9 +163,11 @@ class Catalog:
     def _walk(self, collection_id: str) -> Iterator[Item]:
         seen = set[str | None]()
         following: str | None = None
-        while following not in seen:
+        empty_pages = 0
+        while following not in seen and empty_pages < MOST_EMPTY_PAGES:
             seen.add(following)
             page = self._source.page(collection_id, following)
+            empty_pages = 0 if page.items else empty_pages + 1
             yield from page.items
             following = page.next
             if following is None:
@@ -176,6 +178,14 @@ class Catalog:
         for item in page.items:
             self._items.put(_item_key(collection_id, item.id), item)
         return page
+
+    def _load_datasets(self) -> dict[str, Dataset]:
+        datasets = self._source.datasets()
+        if datasets is None and self._has_datasets:
+            # A portal's page or a proxy's 404: for this the mount must not look empty.
+            raise BadAnswer(f"{self.root} no longer answers with its datasets")
+        self._has_datasets = datasets is not None
+        return {one.id: one for one in datasets or ()}
 
     def _load_collections(self) -> dict[str, Collection]:
         collections = {one.id: one for one in self._source.collections()}
@@ -188,4 +198,4 @@ class Catalog:
 
 
 def _item_key(collection_id: str, item_id: str) -> str:
-    return f"item {collection_id}\n{item_id}"
+    return f"item {collection_id!r} {item_id!r}"  # unambiguous, whatever the ids hold

@@ -19,7 +19,8 @@ from mlhubfs.catalog.models import Page
 from mlhubfs.transport.workers import Workers
 
 _log = logging.getLogger("mlhubfs.catalog")
-_MOST_EMPTY_PAGES = 10  # in a row; a server that sends more will not send names any more
+MOST_EMPTY_PAGES = 10
+"""In a row; a server that sends more will not send names any more."""
 
 
 class Listing:
@@ -91,7 +92,7 @@ class Listing:
             self.complete = True
         elif page.next in self._seen:
             self._end(f"the server's next link leads back, after {len(self._ids)} items")
-        elif self._empty_pages >= _MOST_EMPTY_PAGES:
+        elif self._empty_pages >= MOST_EMPTY_PAGES:
             self._end(f"{self._empty_pages} pages in a row brought nothing new")
         else:
             self._seen.add(page.next)

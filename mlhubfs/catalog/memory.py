@@ -57,10 +57,10 @@ class Memory:
         Raises what `load` raises; a NotFound is remembered.
         """
         kept = self._find(key)
-        if kept and self._clock() < kept.expires:
+        if kept and self._is_fresh(kept):
             return self._answer(kept)  # type: ignore[no-any-return]
         try:
-            return self._workers.once(key, lambda: self._load(key, load))
+            return self._workers.once(key, lambda: self._load(key, load, self._is_fresh))
         except Unavailable as error:
             if kept is None or kept.error:
                 raise
@@ -71,7 +71,7 @@ class Memory:
     def peek(self, key: str) -> Any | None:
         """Return a fresh value, or None; never loads."""
         kept = self._find(key)
-        return kept.value if kept and self._clock() < kept.expires else None
+        return kept.value if kept and self._is_fresh(kept) else None
 
     def put(self, key: str, value: Any) -> None:
         """Keep a value that was learned along the way."""
@@ -79,17 +79,28 @@ class Memory:
 
     def renew(self, key: str, load: Callable[[], T], is_new: Callable[[T], bool]) -> T:
         """Return a value that `is_new` accepts: the one at hand, else one loaded now."""
+
+        def will_do(kept: _Kept) -> bool:
+            return not kept.error and is_new(kept.value)
+
         kept = self._find(key)
-        if kept and not kept.error and is_new(kept.value):
+        if kept and will_do(kept):
             return self._answer(kept)  # type: ignore[no-any-return]
-        return self._workers.once(f"renew {key}", lambda: self._load(key, load))
+        return self._workers.once(f"renew {key}", lambda: self._load(key, load, will_do))
+
+    def _is_fresh(self, kept: _Kept) -> bool:
+        return self._clock() < kept.expires
 
     def _find(self, key: str) -> _Kept | None:
         with self._lock:
             found: _Kept | None = self._kept.get(key)
             return found
 
-    def _load(self, key: str, load: Callable[[], T]) -> T:
+    def _load(self, key: str, load: Callable[[], T], will_do: Callable[[_Kept], bool]) -> T:
+        # Who looked while another's flight was under way may get here when that has landed.
+        kept = self._find(key)
+        if kept and will_do(kept):
+            return self._answer(kept)  # type: ignore[no-any-return]
         try:
             value = load()
         except NotFound as error:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -18,6 +19,7 @@ from mlhubfs.errors import BadAnswer
 
 _log = logging.getLogger("mlhubfs.catalog")
 T = TypeVar("T")
+_SIZES = 1 << 63  # what a file's size fits in
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -120,13 +122,13 @@ class _RawProperties(msgspec.Struct):
 class _RawItem(msgspec.Struct):
     id: str
     properties: _RawProperties | None = None
-    assets: dict[str, _RawAsset] | None = None
+    assets: dict[str, _RawAsset | None] | None = None
 
 
 class _RawCollection(msgspec.Struct):
     id: str
     extent: Any = None
-    assets: dict[str, _RawAsset] | None = None
+    assets: dict[str, _RawAsset | None] | None = None
 
 
 class _RawCollections(msgspec.Struct):
@@ -179,7 +181,9 @@ def parse_page(body: bytes, fetched: float) -> Page:
     """Return one page of a `GET /collections/{id}/items` answer, a FeatureCollection."""
     raw = _decode(body, _RawPage, "a page of items")
     following = next((link.href for link in raw.links or () if link.rel == "next"), None)
-    matched = raw.matched if raw.context is None else raw.context.matched
+    matched = raw.context.matched if raw.context else None
+    if matched is None:
+        matched = raw.matched
     items = tuple(_each(raw.features, lambda one: parse_item(one, fetched)))
     return Page(items, following, matched)
 
@@ -210,17 +214,27 @@ def _each(raws: Iterable[msgspec.Raw], parse: Any) -> Iterator[Any]:
             _log.warning("passed over in a listing: %s", error)
 
 
-def _assets(raw: dict[str, _RawAsset] | None) -> tuple[Asset, ...]:
+def _assets(raw: dict[str, _RawAsset | None] | None) -> tuple[Asset, ...]:
     return tuple(
         Asset(
             key,
             one.href,
             one.type if isinstance(one.type, str) else None,
-            one.size if isinstance(one.size, int) and one.size >= 0 else None,
+            one.size if type(one.size) is int and 0 <= one.size < _SIZES else None,
         )
         for key, one in (raw or {}).items()
-        if isinstance(one.href, str) and one.href
+        if one and _is_url(one.href)
     )
+
+
+def _is_url(href: object) -> bool:
+    if not isinstance(href, str) or not href:
+        return False
+    try:
+        urlsplit(href)
+    except ValueError:
+        return False
+    return True
 
 
 def _extent_time(extent: Any) -> float:

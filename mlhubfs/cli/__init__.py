@@ -67,10 +67,11 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # What `head` does to us. stdout is closed here, or Python would complain at its end.
+    except OSError as error:
+        # A full disk behind stdout; that `head` has enough is click's. What could not be written
+        # goes to nowhere, or Python would try once more at its end, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        _end(f"mlhubfs: {error.strerror or error}", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 

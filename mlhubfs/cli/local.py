@@ -25,10 +25,17 @@ _BRANCHES = 4  # names shown per directory: the whole tour fits a screen
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[DIR|ARCHIVE]...")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port", default=_PORT, show_default=True, help="Port of the API; 0 takes a free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=_PORT,
+    show_default=True,
+    help="Port of the API; 0 takes a free one.",
 )
 @click.option(
-    "--storage-port", default=0, help="Port of the storage; 0, the default, is a free one."
+    "--storage-port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Port of the storage; 0, the default, is a free one.",
 )
 @click.option(
     "--api-key", envvar="MLHUBFS_SERVER_KEY", help="Ask for this key.  [env: MLHUBFS_SERVER_KEY]"
@@ -79,8 +86,7 @@ def demo(where: Path) -> None:
     The sample is synthetic; nothing is downloaded. `mlhubfs umount MOUNTPOINT` ends both the mount
     and the server.
     """
-    made = not where.exists()
-    where.mkdir(exist_ok=True)
+    made = _make(where)
     try:
         _mount_sample(where)
     except MlhubfsError:
@@ -88,6 +94,19 @@ def demo(where: Path) -> None:
             where.rmdir()
         raise
     _tour(where)
+
+
+def _make(where: Path) -> bool:
+    """Make the directory if nothing is there; whether what is there will do is the mount's word."""
+    try:
+        where.mkdir()
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise MountError(
+            f"{where} cannot be made: {error.strerror}: give another directory"
+        ) from None
+    return True
 
 
 def _mount_sample(where: Path) -> None:

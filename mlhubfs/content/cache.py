@@ -55,12 +55,14 @@ class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
         return key
 
     def store(self, value: bytes, read: bool, key: Any = diskcache.UNKNOWN) -> Any:
-        if read or not isinstance(value, bytes):
+        if read or type(value) is not bytes:
             raise TypeError(f"cache values are bytes, not {type(value).__name__}")
         return super().store(value, read, key)
 
     def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
         if mode not in {diskcache.core.MODE_RAW, diskcache.core.MODE_BINARY}:
+            raise ValueError("a cache value that mlhubfs did not write")
+        if mode == diskcache.core.MODE_RAW and not isinstance(value, bytes):
             raise ValueError("a cache value that mlhubfs did not write")
         return super().fetch(mode, filename, value, read)
 
@@ -101,10 +103,10 @@ class DiskCache:
     def put(self, key: str, data: bytes) -> None:
         """Queue `data` to be written; returns at once."""
         with self._changed:
-            if self._closing or self._queued_bytes + len(data) > _QUEUE_BYTES:
+            if self._closing or self._queued_bytes + _weight(data) > _QUEUE_BYTES:
                 return
             self._queue.append((key, data))
-            self._queued_bytes += len(data)
+            self._queued_bytes += _weight(data)
             self._changed.notify()
 
     def flush(self, timeout: float) -> bool:
@@ -133,13 +135,21 @@ class DiskCache:
         }
         try:
             return diskcache.Cache(str(self._folder), **settings)
-        except (sqlite3.DatabaseError, diskcache.Timeout, ValueError) as error:
-            aside = self._folder.with_name(f"{self._folder.name}.damaged")
-            _log.warning("the cache in %s is damaged (%s): it is set aside", self._folder, error)
-            shutil.rmtree(aside, ignore_errors=True)
-            self._folder.rename(aside)
-            self._folder.mkdir(mode=0o700)
+        except (sqlite3.Error, diskcache.Timeout, ValueError) as error:
+            if not _is_damage(error):
+                raise OSError(str(error)) from error
+            self._set_aside(error)
+        try:
             return diskcache.Cache(str(self._folder), **settings)
+        except (sqlite3.Error, diskcache.Timeout) as error:
+            raise OSError(str(error)) from error
+
+    def _set_aside(self, error: Exception) -> None:
+        aside = self._folder.with_name(f"{self._folder.name}.damaged")
+        _log.warning("the cache in %s is damaged (%s): it is set aside", self._folder, error)
+        shutil.rmtree(aside, ignore_errors=True)
+        self._folder.rename(aside)
+        self._folder.mkdir(mode=0o700)
 
     def _get(self, key: str) -> bytes | None:
         try:
@@ -163,8 +173,8 @@ class DiskCache:
         while True:
             with self._changed:
                 self._changed.wait_for(self._has_work)
-                if self._closing and not self._queue:
-                    return
+                if self._closing and not self._queue and not self._used:
+                    break
                 batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
                 used, self._used = self._used, set()
             try:
@@ -173,20 +183,22 @@ class DiskCache:
             except _TROUBLE as error:
                 self._report("write", error)
             with self._changed:
-                self._queued_bytes -= sum(len(data) for _, data in batch)
+                self._queued_bytes -= sum(_weight(data) for _, data in batch)
                 self._changed.notify_all()
+        self._writer.close()  # the connection of this thread
 
     def _has_work(self) -> bool:
         return bool(self._queue) or self._closing or len(self._used) >= _BATCH
 
     def _store(self, batch: list[tuple[str, bytes]], used: set[str]) -> None:
         with self._writer.transact():
-            for key, data in batch:
-                self._writer.set(key, _checksum(key, data).to_bytes(4, "big") + data)
+            # The use first: what is stored after it may evict.
             for key in used:
                 opened = self._writer.get(key, read=True)
                 if hasattr(opened, "close"):
                     opened.close()
+            for key, data in batch:
+                self._writer.set(key, _checksum(key, data).to_bytes(4, "big") + data)
 
     def _has_room(self) -> bool:
         disk = shutil.disk_usage(self._folder)
@@ -201,6 +213,18 @@ class DiskCache:
         if kind not in self._troubles:
             self._troubles.add(kind)
             _log.warning("cache %s: cannot %s: %s; it goes on without", self._folder, doing, error)
+
+
+def _is_damage(error: Exception) -> bool:
+    """Say whether the database is bad, and not the disk full or the lock held by others."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return isinstance(error, ValueError)
+    return code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
+
+
+def _weight(data: bytes) -> int:
+    return 4 + len(data)
 
 
 def _checksum(key: str, data: bytes) -> int:

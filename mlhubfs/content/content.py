@@ -182,7 +182,9 @@ class Content:
         if all(number in found for number in needed):
             return found
         missing = [number for number in wanted if number not in found]
-        for future in self._start_fetches(asset, version, prefix, missing):
+        landed, futures = self._start_fetches(asset, version, prefix, missing)
+        found |= landed
+        for future in futures:
             fetched: dict[int, bytes] = self._network.wait(future)
             found.update(fetched)
         return found
@@ -209,13 +211,19 @@ class Content:
 
     def _start_fetches(
         self, asset: AssetRef, version: Version, prefix: str, missing: list[int]
-    ) -> set[Future[dict[int, bytes]]]:
-        """Join the fetches under way for `missing` blocks, and start one per run of the rest."""
-        futures, mine = set(), []
+    ) -> tuple[dict[int, bytes], set[Future[dict[int, bytes]]]]:
+        """Join the fetches under way for `missing` blocks, and start one per run of the rest.
+
+        Returns what has landed since memory was looked at, while the disk was, and the fetches.
+        """
+        landed, futures, mine = {}, set(), []
         with self._lock:
             for number in missing:
+                block = self._recent.get(f"{prefix}:{number}")
                 under_way = self._fetching.get(f"{prefix}:{number}")
-                if under_way:
+                if block is not None:
+                    landed[number] = block
+                elif under_way:
                     futures.add(under_way)
                 else:
                     mine.append(number)
@@ -225,7 +233,7 @@ class Content:
         for run, future in claimed:
             futures.add(future)
             self._network.submit(partial(self._fetch, asset, version, prefix, run, future))
-        return futures
+        return landed, futures
 
     def _fetch(
         self,
@@ -250,7 +258,9 @@ class Content:
     ) -> dict[int, bytes]:
         start, stop = span(run, version.size)
         part = self._get_range(asset, start, stop)
-        if not self._note_version(asset, part).is_same(version):
+        present = self._version_of(part)
+        self._note_version(asset, present)
+        if not present.is_same(version):
             raise Changed(
                 f"{'/'.join(asset.identity[1:])} was replaced on the server while it was open: "
                 "open it again"
@@ -260,14 +270,19 @@ class Content:
         return blocks
 
     def _land(self, prefix: str, run: range) -> None:
-        # Blocks reach memory before they leave this table, so that a reader always finds them in
-        # one of the two. Only a block dropped from memory in between is fetched twice.
+        # Blocks reach memory before they leave this table, and `_start_fetches` looks at both under
+        # the lock. Only a block dropped from memory in between is fetched twice.
         with self._lock:
             for number in run:
                 del self._fetching[f"{prefix}:{number}"]
 
     def _probe(self, asset: AssetRef) -> Version:
         """Ask for the first block, which also tells the version; one byte if one was known."""
+        # A reader that looked while another's probe was under way may get here when it has landed.
+        known = self.known_version(asset)
+        if known:
+            return known
+        self._raise_if_missing(asset.key)
         with self._lock:
             before = self._versions.get(asset.key)
         try:
@@ -277,12 +292,14 @@ class Content:
                 until = time.monotonic() + self._negative_ttl
                 _remember(self._missing, asset.key, (until, error))
             raise
-        version = self._note_version(asset, part)
+        version = self._version_of(part)
         prefix = _digest(asset.key, version.validator, str(version.size))
         if part.whole is not None:
             self._keep(prefix, cut(part.whole, 0))
         elif not before:
             self._keep(prefix, cut(part.data, 0))
+        # Last: who sees the version may read at once, and must find the block.
+        self._note_version(asset, version)
         return version
 
     def _probe_quietly(self, asset: AssetRef) -> None:
@@ -293,12 +310,11 @@ class Content:
 
     def _get_range(self, asset: AssetRef, start: int, stop: int) -> Part:
         with self._lock:
-            link = self._links.get(asset.key)
-        link = link or asset.locate(0.0)
+            resolved = self._links.get(asset.key)
+        link = resolved or asset.locate(0.0)
         try:
             part = self._transport.get_range(link.href, start, stop, expect_html=asset.is_html)
         except (Denied, NotFound):
-            resolved = asset.key in self._links
             if not resolved and time.monotonic() - link.fetched < _NEW_LINK_SECONDS:
                 raise
             with self._lock:
@@ -309,8 +325,10 @@ class Content:
             _remember(self._links, asset.key, Location(part.url, link.fetched))
         return part
 
-    def _note_version(self, asset: AssetRef, part: Part) -> Version:
-        version = Version(part.total, part.validator, part.modified, self._clock())
+    def _version_of(self, part: Part) -> Version:
+        return Version(part.total, part.validator, part.modified, self._clock())
+
+    def _note_version(self, asset: AssetRef, version: Version) -> None:
         with self._lock:
             before = self._versions.get(asset.key)
             _remember(self._versions, asset.key, version)
@@ -318,7 +336,6 @@ class Content:
         stale = before is None or version.checked - before.checked > self._ttl / 2
         if self._cache and (stale or not before or not before.is_same(version)):
             self._cache.put(f"{asset.key}:version", json.dumps(version).encode())
-        return version
 
     def _keep(self, prefix: str, blocks: dict[int, bytes]) -> None:
         self._keep_recent(prefix, blocks)
@@ -371,10 +388,13 @@ def _remember(table: OrderedDict[str, T], key: str, value: T) -> None:
 def _parse_version(data: bytes | None) -> Version | None:
     if data is None:
         return None
-    size, validator, modified, checked = json.loads(data)
+    try:
+        size, validator, modified, checked = json.loads(data)
+    except (ValueError, TypeError):
+        return None  # another release's format
     return Version(size, validator, modified, checked)
 
 
 def _digest(*parts: str) -> str:
-    text = "\0".join(parts).encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(text, digest_size=16).hexdigest()
+    # ascii() of the tuple is unambiguous, whatever the ids hold.
+    return hashlib.blake2b(ascii(parts).encode(), digest_size=16).hexdigest()

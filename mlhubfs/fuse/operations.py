@@ -10,6 +10,10 @@ What looks simple and is not:
    wrong one) is opened with `direct_io`, which asks us for every read until we say it ends.
 2. A file that was replaced under an open handle is invalidated in the kernel (libfuse 3), so that
    the next `stat` is answered by us. That call waits for the read that noticed it: a worker's job.
+3. A reply to `readdir` has room for hundreds of names (32 kB on Linux 6.16, 4 kB before). It ends
+   where the next name would have to be waited for, or names at hand would wait for the next page.
+4. The C library takes ENOENT from a listing for its end (the directory might have been removed), so
+   a page that the server does not find would cut the listing short without a word: it is EIO.
 
 *Threading.* Every method, from libfuse's threads, at once.
 """
@@ -22,7 +26,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from mlhubfs.errors import Changed, NotFound
+from mlhubfs.errors import BadAnswer, Changed, NotFound
 from mlhubfs.fuse.filesystem import Attributes, DirEntry, OpenFile, Totals
 from mlhubfs.tree import nodes
 from mlhubfs.tree.root import Tree
@@ -122,8 +126,13 @@ class Operations:
         for number, name in ((1, "."), (2, "..")):
             if offset < number:
                 yield DirEntry(name, _UNKNOWN_DIRECTORY, complete=False, next_offset=number)
-        first = max(0, offset - 2)
-        for number, entry in enumerate(self._listings[fh](first), first + 3):
+        try:
+            yield from self._children(path, self._listings[fh], max(0, offset - 2))
+        except NotFound as error:
+            raise BadAnswer(f"the listing of {path} breaks off: {error}") from error  # see 4
+
+    def _children(self, path: str, children: nodes.Children, first: int) -> Iterator[DirEntry]:
+        for number, entry in enumerate(children(first), first + 3):
             if entry.attributes is None:
                 known = _UNKNOWN_DIRECTORY if entry.is_directory else _UNKNOWN_FILE
                 yield DirEntry(entry.name, known, complete=False, next_offset=number)
@@ -133,6 +142,8 @@ class Operations:
                 yield DirEntry(
                     entry.name, _attributes(entry.attributes), complete=True, next_offset=number
                 )
+            if not children.is_known(number - 2):
+                return  # see 3
 
     def releasedir(self, fh: int) -> None:
         """Forget an open directory."""

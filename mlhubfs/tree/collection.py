@@ -4,7 +4,8 @@ Owns the streaming of names and the look-up of one without a listing.
 """
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from urllib.parse import quote, urljoin
 
 from mlhubfs.catalog.models import Asset, Collection
 from mlhubfs.content.content import AssetRef, Location
@@ -33,22 +34,36 @@ file, every `ls -l` would have to walk the whole collection first (590,326 items
 
 
 class CollectionDirectory(Directory):
-    """The collection `collection_id` at `path`, from the mount's root."""
+    """The collection `collection_id` at `path`, from the mount's root.
 
-    def __init__(self, around: Surroundings, path: str, collection_id: str) -> None:
+    `modified` is its time where that is known without the collection's JSON: whoever goes through
+    to an item must not pay a request for it. Else it is the end of the temporal extent.
+    """
+
+    def __init__(
+        self,
+        around: Surroundings,
+        path: str,
+        collection_id: str,
+        *,
+        modified: Callable[[], float] | None = None,
+    ) -> None:
         self._around = around
         self._path = path
         self._id = collection_id
+        self._modified = modified or (lambda: self._collection().modified)
 
     def attributes(self) -> Attributes:
-        """Return the end of the temporal extent, as far as it is known without a listing."""
-        return directory_attributes(self._collection().modified)
+        """Return its time."""
+        return directory_attributes(self._modified())
 
     def children(self) -> Children:
         """Return collection.json, `_common` where there is one, and the items as pages come."""
         entries = [Entry(_JSON, is_directory=False)]
-        if self._collection().assets:
-            entries.append(Entry(_COMMON, is_directory=True, attributes=self.attributes()))
+        collection = self._collection()
+        if collection.assets:
+            attributes = directory_attributes(collection.modified)
+            entries.append(Entry(_COMMON, is_directory=True, attributes=attributes))
         listing = self._around.catalog.listing(self._id)
 
         def iterate(start: int) -> Iterator[Entry]:
@@ -60,7 +75,10 @@ class CollectionDirectory(Directory):
                     attributes=directory_attributes(modified),
                 )
 
-        return iterate
+        def is_known(number: int) -> bool:
+            return number < len(entries) + len(listing) or listing.complete
+
+        return Children(iterate, is_known)
 
     def child(self, name: str) -> Node:
         """Return the child with that name: for an item, one request at most."""
@@ -144,7 +162,8 @@ class CommonDirectory(Directory):
             href = next((one.href for one in collection.assets if one.key == asset.key), None)
             if href is None:
                 raise NotFound(f"{self._id} no longer has the asset {asset.key!r}")
-            return Location(href, collection.fetched)
+            base = f"{catalog.root}/collections/{quote(self._id, safe='', errors='replace')}"
+            return Location(urljoin(base, href), collection.fetched)
 
         identity = (catalog.root, self._id, "", asset.key)
         return AssetRef(identity, locate, is_html=is_html(asset))

@@ -38,24 +38,38 @@ class DatasetDirectory(Directory):
             Entry("catalog.json", is_directory=False),
             Entry("dataset.json", is_directory=False),
         ]
-        names = (encode(one, RESERVED_IN_DATASET) for one in self._dataset().collection_ids)
-        return numbered(entries + [Entry(name, is_directory=True) for name in names])
+        attributes = self.attributes()
+        names = self._names(self._dataset())
+        return numbered(
+            entries + [Entry(name, is_directory=True, attributes=attributes) for name in names]
+        )
 
     def child(self, name: str) -> Node:
         """Return a document or a collection; no request."""
         dataset = self._dataset()
         if name == "catalog.json":
-            return Document(lambda: documents.dataset_catalog(self._dataset()), dataset.modified)
+            return Document(self._render_catalog, dataset.modified)
         if name == "dataset.json":
             scrub = self._around.scrub
             return Document(
                 lambda: documents.dataset_json(self._dataset(), scrub), dataset.modified
             )
-        for collection_id in dataset.collection_ids:
-            if encode(collection_id, RESERVED_IN_DATASET) == name:
-                path = posixpath.join(self._path, name)
-                return CollectionDirectory(self._around, path, collection_id)
-        raise NotFound(f"the dataset {self._id} has no collection {name!r}")
+        collection_id = self._names(dataset).get(name)
+        if collection_id is None:
+            raise NotFound(f"the dataset {self._id} has no collection {name!r}")
+        path = posixpath.join(self._path, name)
+        return CollectionDirectory(
+            self._around, path, collection_id, modified=lambda: self._dataset().modified
+        )
+
+    def _render_catalog(self) -> bytes:
+        dataset = self._dataset()
+        return documents.dataset_catalog(dataset, self._names(dataset), self._around.scrub)
+
+    @staticmethod
+    def _names(dataset: Dataset) -> dict[str, str]:
+        """Return file name -> collection id."""
+        return {encode(one, RESERVED_IN_DATASET): one for one in dataset.collection_ids}
 
     def _dataset(self) -> Dataset:
         dataset = self._around.catalog.datasets().get(self._id)

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 import msgspec
 
 from mlhubfs.catalog.models import Asset, Collection, Dataset, Item
-from mlhubfs.tree.names import encode
+from mlhubfs.errors import BadAnswer
 
 Scrub = Callable[[Any], Any]
 FindItem = Callable[[str, str], str]
@@ -46,7 +46,7 @@ def scrubber(root: str) -> Scrub:
 
     def scrub(value: Any) -> Any:
         if isinstance(value, str):
-            return secret.sub("...", value) if "://" in value else value
+            return secret.sub("...", value) if "key=" in value or "/download/" in value else value
         if isinstance(value, list):
             return [scrub(one) for one in value]
         if isinstance(value, dict):
@@ -58,20 +58,20 @@ def scrubber(root: str) -> Scrub:
 
 def dataset_json(dataset: Dataset, scrub: Scrub) -> bytes:
     """Return the API's dataset object."""
-    return _write(scrub(msgspec.json.decode(dataset.document)))
+    return _write(_decode(dataset.document, scrub))
 
 
-def dataset_catalog(dataset: Dataset) -> bytes:
-    """Return a dataset as a STAC Catalog whose children are its collections."""
+def dataset_catalog(dataset: Dataset, names: Iterable[str], scrub: Scrub) -> bytes:
+    """Return a dataset as a STAC Catalog whose children are its collections, called `names`."""
     links = [_link("root", "./catalog.json")]
-    links += [_link("child", f"./{encode(one)}/collection.json") for one in dataset.collection_ids]
+    links += [_link("child", f"./{name}/collection.json") for name in names]
     return _write(
         {
             "type": "Catalog",
             "stac_version": "1.0.0",
             "id": dataset.id,
-            "title": dataset.title or dataset.id,
-            "description": dataset.description or dataset.title or dataset.id,
+            "title": scrub(dataset.title or dataset.id),
+            "description": scrub(dataset.description or dataset.title or dataset.id),
             "links": links,
         }
     )
@@ -86,7 +86,7 @@ def collection_json(
     scrub: Scrub,
 ) -> bytes:
     """Return a STAC Collection that links to the items in `item_names`."""
-    document = scrub(msgspec.json.decode(collection.document))
+    document = _decode(collection.document, scrub)
     above = "../catalog.json" if in_dataset else "./collection.json"
     links = [_link("root", above)]
     if in_dataset:
@@ -105,15 +105,15 @@ def item_json(
 
     Its `source` links lead to the directories of the imagery, whatever root they named.
     """
-    document = scrub(msgspec.json.decode(item.document))
-    above = "../../catalog.json" if path.count("/") == 2 else "../collection.json"
+    document = _decode(item.document, scrub)
+    above = "../../catalog.json" if path.count("/") == 3 else "../collection.json"
     links = [
         _link("root", above),
         _link("collection", "../collection.json"),
         _link("parent", "../collection.json"),
     ]
-    for link in document.get("links") or ():
-        if link.get("rel") in {"source", "derived_from"}:
+    for link in _links(document):
+        if link["rel"] in {"source", "derived_from"}:
             there = _item_of(link.get("href"))
             if there:
                 target = posixpath.relpath(find_item(*there), path)
@@ -153,6 +153,13 @@ def readme(root: str, datasets: int, problems: Iterable[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
+def _decode(document: bytes, scrub: Scrub) -> Any:
+    try:
+        return scrub(msgspec.json.decode(document))
+    except RecursionError:
+        raise BadAnswer("the server's JSON is nested too deeply to be shown") from None
+
+
 def _point_to_files(document: dict[str, Any], files: Mapping[str, Asset], prefix: str) -> None:
     names = {asset.key: name for name, asset in files.items()}
     for key, asset in (document.get("assets") or {}).items():
@@ -164,8 +171,18 @@ def _outward(document: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the links that lead out of the catalog: licence, citation, thumbnails."""
     return [
         link
-        for link in document.get("links") or ()
-        if link.get("rel") not in _STRUCTURE and "://" in (link.get("href") or "")
+        for link in _links(document)
+        if link["rel"] not in _STRUCTURE and "://" in str(link.get("href"))
+    ]
+
+
+def _links(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what is usable of a document's links, which may be anything."""
+    links = document.get("links")
+    return [
+        link
+        for link in (links if isinstance(links, list) else ())
+        if isinstance(link, dict) and isinstance(link.get("rel"), str)
     ]
 
 

@@ -4,10 +4,12 @@ Owns when a size is asked for. The item's JSON is the directory: a name that it 
 refused without a request, and reading the directory asks storage for nothing.
 """
 
+import posixpath
 import threading
 import time
 from collections.abc import Callable
-from urllib.parse import urljoin, urlsplit
+from functools import partial
+from urllib.parse import quote, urljoin, urlsplit
 
 from mlhubfs.catalog.models import Asset, Item
 from mlhubfs.content.content import AssetRef, Content, Location
@@ -102,7 +104,11 @@ class ItemDirectory(Directory):
             href = next((one.href for one in item.assets if one.key == asset.key), None)
             if href is None:
                 raise NotFound(f"{self._path} no longer has the asset {asset.key!r}")
-            base = f"{catalog.root}/collections/{self._collection_id}/items/{self._item_id}"
+            above, here = (
+                quote(one, safe="", errors="replace")
+                for one in (self._collection_id, self._item_id)
+            )
+            base = f"{catalog.root}/collections/{above}/items/{here}"
             return Location(urljoin(base, href), item.fetched)
 
         identity = (catalog.root, self._collection_id, self._item_id, asset.key)
@@ -110,11 +116,12 @@ class ItemDirectory(Directory):
 
     def _render(self) -> bytes:
         item = self._item()
+        dataset = posixpath.dirname(posixpath.dirname(self._path))
         return documents.item_json(
             item,
             path=self._path,
             files=self._names(item),
-            find_item=self._around.item_path,
+            find_item=partial(self._around.item_path, beside=dataset),
             scrub=self._around.scrub,
         )
 

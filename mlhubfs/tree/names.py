@@ -12,9 +12,10 @@ the id: the one case in which the id has to be looked for in the listing.
 """
 
 import hashlib
+import itertools
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from mlhubfs.catalog.models import Asset
@@ -73,8 +74,8 @@ def encode(identifier: str, reserved: frozenset[str] = frozenset(), extension: s
     name = (name or "%") + extension
     if name in reserved:
         name = _percent_character(name[0]) + name[1:]
-    if len(name.encode()) <= LONGEST:
-        return name
+    if len(name.encode()) <= LONGEST and not is_cut(name):
+        return name  # what looks like a cut name is cut too, or two ids could share it
     mark = f"~{_digest(identifier, 8)}{extension}"
     stem = name.encode()[: LONGEST - len(mark)].decode(errors="ignore")
     return re.sub(r"%[0-9A-F]?$", "", stem) + mark
@@ -100,21 +101,33 @@ def asset_names(assets: Iterable[Asset], reserved: frozenset[str]) -> dict[str, 
 
     Where two assets would share a name, the one whose key is that very name keeps it, else the
     first in the order of keys; the others get a suffix made from their key, so that a name does
-    not depend on which other assets the server happened to list first.
+    not depend on which asset the server happened to list first.
     """
     wanted: dict[str, list[Asset]] = {}
     for asset in assets:
         extension = _extension(asset)
         wanted.setdefault(encode(asset.key, reserved, extension), []).append(asset)
     names = {}
+    others: list[Asset] = []
     for name, rivals in wanted.items():
         rivals.sort(key=lambda asset, name=name: (asset.key != name, asset.key))  # type: ignore[misc]
         names[name] = rivals[0]
-        for asset in rivals[1:]:
-            extension = _extension(asset)
-            key = f"{asset.key.removesuffix(extension)}~{_digest(asset.key, 4)}"
-            names[encode(key, reserved, extension or _suffix(asset.key))] = asset
+        others += rivals[1:]
+    for asset in sorted(others, key=lambda asset: asset.key):
+        names[_suffixed(asset, reserved, names)] = asset
     return names
+
+
+def _suffixed(asset: Asset, reserved: frozenset[str], taken: Container[str]) -> str:
+    """Return a name for an asset whose own is taken: nearly always the first that is tried."""
+    extension = _extension(asset)
+    stem = asset.key.removesuffix(extension)
+    for again in itertools.count():
+        key = f"{stem}~{_digest(asset.key + again * '~', 4)}"
+        name = encode(key, reserved, extension or _suffix(asset.key))
+        if name not in taken:
+            return name
+    raise AssertionError("unreachable")
 
 
 def _extension(asset: Asset) -> str:

@@ -46,8 +46,24 @@ class File(ABC):
         """Return the file's bytes, of one version."""
 
 
-Children = Callable[[int], Iterator[Entry]]
-"""The names of a directory from a number on, as they stood when the directory was opened."""
+class Children:
+    """The names of a directory, as they stood when it was opened.
+
+    `children(number)` iterates from the name of that number on, waiting where it has to. `is_known`
+    says whether a name, or the end in its place, can be told without waiting for the network.
+    """
+
+    def __init__(
+        self,
+        iterate: Callable[[int], Iterator[Entry]],
+        is_known: Callable[[int], bool] = lambda _: True,
+    ) -> None:
+        self._iterate = iterate
+        self.is_known = is_known
+
+    def __call__(self, start: int) -> Iterator[Entry]:
+        """Iterate from the name with the number `start` on."""
+        return self._iterate(start)
 
 
 class Directory(ABC):
@@ -100,4 +116,4 @@ def directory_attributes(modified: float) -> Attributes:
 
 def numbered(entries: list[Entry]) -> Children:
     """Return a fixed list of entries as children."""
-    return lambda start: iter(entries[start:])
+    return Children(lambda start: iter(entries[start:]))

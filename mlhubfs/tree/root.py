@@ -59,7 +59,7 @@ class Root(Directory):
                     attributes=directory_attributes(collection.modified),
                 )
 
-        return iterate
+        return Children(iterate)
 
     def child(self, name: str) -> Node:
         """Return README.txt, a dataset without a request, or a collection with one."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from mlhubfs.catalog.catalog import Catalog
 from mlhubfs.content.content import Content
+from mlhubfs.errors import NotFound
 from mlhubfs.tree.documents import Scrub
 from mlhubfs.tree.names import encode
 
@@ -21,10 +22,11 @@ class Surroundings:
     content: Content
     scrub: Scrub
 
-    def collection_path(self, collection_id: str) -> str:
+    def collection_path(self, collection_id: str, *, beside: str = "/") -> str:
         """Return the path of a collection's directory, absolute from the mount's root.
 
-        A collection that no dataset names stands at the root, and so does an unknown one.
+        A collection that no dataset names stands at the root. One that the source does not have
+        would stand in the directory `beside`: a link to it is dead, but as in the archives.
         """
         for dataset in self.catalog.datasets().values():
             if collection_id in dataset.collection_ids:
@@ -33,10 +35,16 @@ class Surroundings:
                     encode(dataset.id, RESERVED_IN_ROOT),
                     encode(collection_id, RESERVED_IN_DATASET),
                 )
+        if beside != "/":
+            try:
+                self.catalog.collection(collection_id)
+            except NotFound:
+                return posixpath.join(beside, encode(collection_id, RESERVED_IN_DATASET))
         return posixpath.join("/", encode(collection_id, RESERVED_IN_ROOT))
 
-    def item_path(self, collection_id: str, item_id: str) -> str:
+    def item_path(self, collection_id: str, item_id: str, *, beside: str = "/") -> str:
         """Return the path of an item's directory, absolute from the mount's root."""
         return posixpath.join(
-            self.collection_path(collection_id), encode(item_id, RESERVED_IN_COLLECTION)
+            self.collection_path(collection_id, beside=beside),
+            encode(item_id, RESERVED_IN_COLLECTION),
         )

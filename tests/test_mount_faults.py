@@ -1,0 +1,649 @@
+"""What programs on a mount see when servers, storage, disk or the network fail.
+
+Each fault has a defined outcome: the right bytes, or an errno. After each the mount is alive: a
+healthy file is looked up and read, right, and the log holds no traceback.
+"""
+
+import contextlib
+import errno
+import itertools
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import mounted as mounts
+import pytest
+from commands import User, need_root, until
+from faulty import Asset, FaultyServer, Pattern, Reply
+from rooms import answer, mlhub, stac_item
+
+import mlhubfs
+from mlhubfs.server.run import LocalServer
+
+SAMPLE = Path(mlhubfs.__file__).parent / "sample"
+ITEM = min(SAMPLE.glob("bigearthnet_v1/bigearthnet_v1_source/*/B04.tif")).relative_to(SAMPLE).parent
+HTML = {"Content-Type": "text/html; charset=utf-8"}
+SIZE = 8 << 20  # more than an asset that is brought whole
+FAR = 5 << 20  # an offset that nothing brings before it is asked for
+SMALL = b"well, well\n" * 1000
+PATIENT = "timeout=30,connect_timeout=2,read_timeout=1"
+QUICK = "timeout=1.5,connect_timeout=1,read_timeout=1"
+WARNED = [r"WARNING mlhubfs\."]
+"""Faults are logged as warnings; an error or a traceback in the log still fails the test."""
+
+DATA = random.Random(7).randbytes(SIZE)
+NEW = random.Random(8).randbytes(SIZE + (1 << 20) + 17)
+
+
+class Scene:
+    """An API and a storage that fail as told, and a mount of them.
+
+    The item `i` has the assets `a` (DATA, at /a of the storage) and `well`, which never fails.
+    """
+
+    def __init__(self, api, storage):
+        self.api, self.storage = api, storage
+        self.well = f"{api.url}/well"
+        api.on("/well", Asset(content=SMALL))
+        storage.on("/a", Asset(content=DATA))
+        self.describe({"a": f"{storage.url}/a"})
+
+    def describe(self, assets, **more):
+        items = [stac_item("i", {**assets, "well": self.well})]
+        items += [stac_item(name, one) for name, one in more.items()]
+        mlhub(self.api, {"d": {"c": items}})
+
+    @property
+    def source(self):
+        return f"{self.api.url}/v1"
+
+    def at(self, mount):
+        self.mount = mount
+        self.item = mount.path / "d/c/i"
+        self.path = self.item / "a"
+        return self
+
+
+@pytest.fixture
+def scene(mounted, binding):
+    """`with scene(options) as it:` gives a mounted Scene, and checks at the end that it lives."""
+
+    @contextlib.contextmanager
+    def make(options, prepare=lambda it: None, **settings):
+        with FaultyServer() as api, FaultyServer() as storage:
+            it = Scene(api, storage)
+            prepare(it)
+            with mounted(it.source, options, binding=binding, allow=WARNED, **settings) as mount:
+                yield it.at(mount)
+                alive(it)
+
+    return make
+
+
+def alive(it):
+    """Look up a name that nobody asked for, and read a healthy file."""
+    assert (it.item / "well").read_bytes() == SMALL
+    assert not os.path.lexists(it.item / f"nothing-{time.monotonic_ns()}")
+    assert sorted(os.listdir(it.mount.path)) == ["README.txt", "d"]
+    assert os.kill(it.mount.daemon, 0) is None
+
+
+@contextlib.contextmanager
+def opened(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def fails(code, act):
+    """Check that `act` fails with an errno, or one of several."""
+    codes = code if isinstance(code, tuple) else (code,)
+    with pytest.raises(OSError) as raised:
+        act()
+    names = [errno.errorcode[one] for one in codes]
+    assert raised.value.errno in codes, f"{raised.value!r} instead of {names}"
+
+
+def assert_right(it, data=DATA, path=None):
+    """Read some ranges, and the end, of the file as it is opened now."""
+    with opened(path or it.path) as file:
+        for offset in (0, 70_001, FAR - 5, len(data) - 100_000):
+            assert os.pread(file, 99_991, offset) == data[offset : offset + 99_991]
+        assert os.pread(file, 10, len(data)) == b""
+
+
+class Reading:
+    """A read in a process of its own, so that a read which hangs does not hang the test."""
+
+    def __init__(self, path, offset=0, size=65536):
+        script = (
+            "import os,sys;f=os.open(sys.argv[1],os.O_RDONLY)\n"
+            "try: sys.stdout.buffer.write(os.pread(f,int(sys.argv[3]),int(sys.argv[2])))\n"
+            "except OSError as e: sys.exit(f'errno {e.errno}')"
+        )
+        words = ["python3", "-S", "-c", script, path, str(offset), str(size)]
+        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def data(self, seconds=mounts.SECONDS):
+        out, err = self.process.communicate(timeout=seconds)
+        assert self.process.returncode == 0, err
+        return out
+
+    def errno(self, seconds=mounts.SECONDS):
+        out, err = self.process.communicate(timeout=seconds)
+        assert out == b""
+        return int(re.search(rb"[Ee]rrno (\d+)", err)[1])
+
+    def kill(self):
+        self.process.kill()
+        self.process.communicate()
+
+
+def test_server_killed_in_mid_read_and_restarted(scene):
+    """A read during which the storage dies and comes back returns the right bytes."""
+    with scene(PATIENT) as it, opened(it.path) as file:
+        assert os.pread(file, 100, 0) == DATA[:100]
+        it.storage.on(
+            "/a", Asset(content=DATA, cut=10_000, hold=it.storage.hold()), Asset(content=DATA)
+        )
+        reading = Reading(it.path, FAR)
+        it.storage.wait_for("/a", 2)
+        it.storage.kill()
+        it.storage.restart()
+        assert reading.data() == DATA[FAR : FAR + 65536]
+
+
+def test_a_burst_of_5xx(scene):
+    """503, 502 and 500 in a row are waited out: the right bytes."""
+    with scene(PATIENT) as it:
+        it.storage.on("/a", Reply(503), Reply(502), Asset(content=DATA), Reply(500), Asset(content=DATA))
+        assert_right(it)
+
+
+def test_a_burst_of_5xx_of_the_api(scene):
+    """5xx of the API are waited out as well: names and bytes are right."""
+    with scene(PATIENT) as it:
+        item = answer(stac_item("j", {"a": f"{it.storage.url}/a"}))
+        it.api.on("/v1/collections/c/items/j", Reply(503), Reply(500), item)
+        assert_right(it, path=it.mount.path / "d/c/j/a")
+
+
+def test_5xx_for_ever(scene):
+    """A storage that answers nothing but 5xx gives EIO within the timeout, and then recovers."""
+    with scene(QUICK) as it, opened(it.path) as file:
+        it.storage.on("/a", Reply(500))
+        fails(errno.EIO, lambda: os.pread(file, 100, FAR))
+        assert os.pread(file, 100, 0) == DATA[:100]
+        it.storage.on("/a", Asset(content=DATA))
+        assert_right(it)
+
+
+def test_429_with_a_short_wait(scene):
+    """429 with `Retry-After: 1` is waited for, at least so long, and the bytes are right."""
+    with scene(PATIENT) as it, opened(it.path) as file:
+        it.storage.on("/a", Reply(429, {"Retry-After": "1"}), Asset(content=DATA))
+        started = time.monotonic()
+        assert os.pread(file, 100, FAR) == DATA[FAR : FAR + 100]
+        assert time.monotonic() - started >= 1
+
+
+def test_429_with_a_long_wait(scene):
+    """429 that asks for more time than the timeout leaves gives EAGAIN, without waiting."""
+    with scene("timeout=50") as it, opened(it.path) as file:
+        it.storage.on("/a", Reply(429, {"Retry-After": "3600"}))
+        started = time.monotonic()
+        fails(errno.EAGAIN, lambda: os.pread(file, 100, FAR))
+        assert time.monotonic() - started < 25
+        it.storage.on("/a", Asset(content=DATA))
+        assert_right(it)
+
+
+def test_a_body_cut_short(scene):
+    """A body that breaks off is asked for again: the right bytes; if it always does, EIO."""
+    with scene(PATIENT) as it:
+        it.storage.on("/a", Asset(content=DATA, cut=1000), Asset(content=DATA))
+        assert_right(it)
+    with scene(QUICK) as it, opened(it.path) as file:
+        it.storage.on("/a", Asset(content=DATA, cut=1000))
+        fails(errno.EIO, lambda: os.pread(file, 100, FAR))
+        it.storage.on("/a", Asset(content=DATA))
+        assert_right(it)
+
+
+def test_range_ignored(scene):
+    """A storage that answers every range with 200 and all gives the right bytes."""
+    with scene(PATIENT) as it:
+        it.storage.on("/a", Asset(content=DATA, ranges=False))
+        assert_right(it)
+        assert it.path.stat().st_size == SIZE
+
+
+def test_lies_about_the_range(scene):
+    """Another range than the asked one, or another length, is never taken for it: EIO."""
+    lies = (
+        {"Content-Range": f"bytes 0-{(256 << 10) - 1}/{SIZE}"},
+        {"Content-Range": f"bytes {FAR}-{FAR + 9}/{SIZE}"},
+        {"Content-Range": "nonsense"},
+        {"Content-Encoding": "gzip"},
+    )
+    with scene(QUICK) as it, opened(it.path) as file:
+        for lie in lies:
+            it.storage.on("/a", Asset(content=DATA, headers=lie))
+            fails(errno.EIO, lambda: os.pread(file, 100, FAR))
+        it.storage.on("/a", Asset(content=DATA))
+        assert_right(it)
+
+
+def test_html_with_200(scene):
+    """A portal's web page with 200 is never taken for the file: EIO, and it recovers."""
+    with scene(QUICK) as it:
+        it.storage.on("/a", Reply(200, HTML, b"<html>please log in</html>"))
+        fails(errno.EIO, lambda: it.path.read_bytes())
+        it.storage.on("/a", Asset(content=DATA))
+        assert_right(it)
+
+
+def test_html_of_the_api(scene):
+    """A web page in the place of an item gives EIO, and it recovers."""
+    with scene(QUICK) as it:
+        it.api.on("/v1/collections/c/items/j", Reply(200, HTML, b"<html>please log in</html>"))
+        fails(errno.EIO, lambda: (it.mount.path / "d/c/j").stat())
+        it.api.on("/v1/collections/c/items/j", answer(stac_item("j")))
+        assert (it.mount.path / "d/c/j").is_dir()
+
+
+def test_a_wrong_key(scene):
+    """Items that the key does not open give EACCES, to list and to look up; it is asked again."""
+    with scene(QUICK) as it:
+        it.api.on("/v1/collections/c/items", Reply(401))
+        it.api.on("/v1/collections/c/items/i", Reply(401))
+        it.api.on("/v1/collections/c/items/j", Reply(403))
+        fails(errno.EACCES, lambda: it.item.stat())
+        fails(errno.EACCES, lambda: (it.mount.path / "d/c/j/a").read_bytes())
+        fails(errno.EACCES, lambda: os.listdir(it.mount.path / "d/c"))
+        assert (it.mount.path / "d/c/collection.json").read_bytes()
+        it.describe({"a": f"{it.storage.url}/a"})
+        assert_right(it)
+        assert "i" in os.listdir(it.mount.path / "d/c")
+
+
+@pytest.mark.parametrize(
+    "new", [NEW[:SIZE], NEW, NEW[: SIZE - (2 << 20)]], ids=["same size", "grown", "shrunk"]
+)
+def test_a_changed_etag_under_an_open_handle(scene, new):
+    """The old handle gives ESTALE where it must ask, the next open the new file, whole.
+
+    Last-Modified is the same, so that only the ETag tells.
+    """
+    with scene(PATIENT) as it, opened(it.path) as old:
+        assert os.pread(old, 4096, 0) == DATA[:4096]
+        it.storage.on("/a", Asset(content=new, etag='"v2"'))
+        for _ in range(2):
+            fails(errno.ESTALE, lambda: os.pread(old, 4096, FAR))
+        assert it.path.read_bytes() == new
+        assert_right(it, new)
+        with it.path.open("rb") as file:
+            assert file.read(4096) == new[:4096]
+            assert file.seek(0, os.SEEK_SET) == 0
+            copy = it.mount.folder / "copy"
+            shutil.copyfile(it.path, copy)
+            assert copy.read_bytes() == new
+        # What it has read stays as it was; what it has not read does not come.
+        with contextlib.suppress(OSError):
+            assert os.pread(old, 4096, 0) == DATA[:4096]
+        fails(errno.ESTALE, lambda: os.pread(old, 4096, FAR + (2 << 20)))
+
+
+def test_a_changed_etag_between_two_opens(scene):
+    """A file that was replaced while it was closed is read as it is now, also what was cached."""
+    with scene(f"{PATIENT},content_ttl=0") as it:
+        assert it.path.read_bytes()[:4096] == DATA[:4096]
+        for number in (2, 3):
+            new = random.Random(number).randbytes(SIZE)
+            it.storage.on("/a", Asset(content=new, etag=f'"v{number}"'))
+            assert it.path.read_bytes() == new
+
+
+def test_the_size_is_told_anew(scene, binding):
+    """After a replacement `stat` tells the new size: at once on libfuse 3, else after the ttl."""
+    seconds = 300 if binding == "fuse3" else 1
+    with scene(f"{PATIENT},ttl={seconds}") as it, opened(it.path) as old:
+        assert os.fstat(old).st_size == SIZE
+        it.storage.on("/a", Asset(content=NEW, etag='"v2"'))
+        fails(errno.ESTALE, lambda: os.pread(old, 4096, FAR))
+        until(lambda: it.path.stat().st_size == len(NEW), "the new size is told", 20)
+
+
+def expiring(it):
+    """Give `a` download links that are new at each answer, and end the old ones as told."""
+    numbers = itertools.count(1)
+
+    def item(_request):
+        number = next(numbers)
+        it.api.on(f"/download/{number}", Reply(302, {"Location": f"{it.storage.url}/{number}"}))
+        it.storage.on(f"/{number}", Asset(content=DATA))
+        return answer(stac_item("i", {"a": f"{it.api.url}/download/{number}", "well": it.well}))
+
+    it.api.on("/v1/collections/c/items/i", item)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_an_expired_link(scene, status):
+    """A link that has expired is renewed, once, under an open handle: the right bytes."""
+    with scene(PATIENT, prepare=expiring) as it, opened(it.path) as file:
+        assert os.pread(file, 100, 0) == DATA[:100]
+        it.storage.on("/1", Reply(status))
+        it.api.on("/download/1", Reply(status))
+        assert os.pread(file, 100, FAR) == DATA[FAR : FAR + 100]
+        assert len(it.api.to("/v1/collections/c/items/i")) == 2
+        assert len(it.api.to("/download/2")) == 1
+        assert_right(it)
+        assert len(it.api.to("/v1/collections/c/items/i")) == 2
+
+
+def test_a_link_that_stays_refused(scene):
+    """A link that is refused again after it was renewed gives EACCES, and no third try."""
+    with scene(PATIENT, prepare=expiring) as it, opened(it.path) as file:
+        assert os.pread(file, 100, 0) == DATA[:100]
+        it.storage.on("/1", Reply(403))
+        it.api.on("/v1/collections/c/items/i", answer(stac_item("i", {
+            "a": f"{it.api.url}/refused", "well": it.well})))  # fmt: skip
+        it.api.on("/refused", Reply(403))
+        fails(errno.EACCES, lambda: os.pread(file, 100, FAR))
+        assert len(it.api.to("/refused")) == 1
+
+
+def test_a_storage_that_is_down(scene):
+    """A storage that refuses gives EIO; what is cached is read, and its return is noticed."""
+    with scene(QUICK) as it, opened(it.path) as file:
+        assert os.pread(file, 100, 0) == DATA[:100]
+        it.storage.kill()
+        fails((errno.EIO, errno.ETIMEDOUT), lambda: os.pread(file, 100, FAR))
+        assert os.pread(file, 100, 200) == DATA[200:300]
+        assert it.path.stat().st_size == SIZE
+        it.storage.restart()
+        assert_right(it)
+
+
+def test_a_silent_storage(scene):
+    """A storage that accepts and says nothing gives ETIMEDOUT within the timeout."""
+    with scene(QUICK) as it, opened(it.path) as file:
+        it.storage.on("/a", Asset(content=DATA, hold=it.storage.hold()))
+        assert Reading(it.path, FAR).errno(20) == errno.ETIMEDOUT
+        it.storage.on("/a", Asset(content=DATA))
+        assert os.pread(file, 100, FAR) == DATA[FAR : FAR + 100]
+
+
+def test_a_trickling_storage(scene):
+    """A storage that sends a byte now and then, so that it is never silent, is cut off as well."""
+    with scene(QUICK) as it:
+        assert it.path.stat().st_size == SIZE
+        it.storage.on("/a", Asset(content=DATA, trickle=0.2))
+        assert Reading(it.path, FAR).errno(20) == errno.ETIMEDOUT
+        it.storage.on("/a", Asset(content=DATA))
+        assert_right(it)
+
+
+def test_a_missing_asset(scene):
+    """An asset that is advertised and not in storage is ENOENT; the rest of the item is read."""
+    with scene(QUICK, lambda it: it.describe({"a": f"{it.storage.url}/a", "B10": f"{it.api.url}/no"})) as it:
+        fails(errno.ENOENT, lambda: (it.item / "B10").stat())
+        fails(errno.ENOENT, lambda: (it.item / "B10").open("rb"))
+        assert set(os.listdir(it.item)) == {"stac.json", "a", "B10", "well"}
+        done = subprocess.run(["ls", "-l", it.item], capture_output=True, text=True, check=False)
+        assert "B10': No such file" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert_right(it)
+
+
+@contextlib.contextmanager
+def small_disk(folder, size):
+    need_root()
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.parametrize("megabytes", [1, 3])
+def test_a_full_cache_disk(scene, tmp_path, megabytes):
+    """A disk that is too small for what is read costs nothing but the caching."""
+    with small_disk(tmp_path / "disk", f"{megabytes}m") as disk:
+        with scene(f"{PATIENT},cache_dir={disk}") as it:
+            for _ in range(2):
+                assert it.path.read_bytes() == DATA
+                subprocess.run(["dd", f"if={it.path}", "iflag=nocache", "count=0"],
+                               capture_output=True, check=True)  # fmt: skip
+            assert_right(it)
+
+
+def test_a_cache_that_becomes_read_only(scene, tmp_path):
+    """A cache whose disk becomes read-only costs nothing but the caching."""
+    with small_disk(tmp_path / "disk", "64m") as disk:
+        with scene(f"{PATIENT},cache_dir={disk}") as it:
+            assert it.path.stat().st_size == SIZE
+            subprocess.run(["mount", "-o", "remount,ro", disk], check=False, capture_output=True)
+            assert_right(it)
+            assert it.path.read_bytes() == DATA
+
+
+def test_a_cache_that_is_deleted(scene):
+    """A cache folder that is deleted while it is in use costs nothing but the caching."""
+    with scene(PATIENT) as it:
+        assert_right(it)
+        shutil.rmtree(it.mount.cache)
+        assert it.path.read_bytes() == DATA
+        it.mount.remount()
+        assert it.path.read_bytes() == DATA
+
+
+def test_corrupted_blocks(scene):
+    """A bit that flips in a cached block is noticed: the block is fetched again, the bytes right."""
+    with scene(PATIENT) as it:
+        assert it.path.read_bytes() == DATA
+        it.mount.unmount()
+        blocks = [path for path in it.mount.cache.rglob("*.val") if path.stat().st_size > 1000]
+        assert len(blocks) >= SIZE // (1 << 20)
+        for path in blocks:
+            with path.open("r+b") as file:
+                file.seek(path.stat().st_size // 2)
+                byte = file.read(1)[0]
+                file.seek(-1, os.SEEK_CUR)
+                file.write(bytes([byte ^ 16]))
+        it.mount.mount()
+        asked = len(it.storage.to("/a"))
+        assert it.path.read_bytes() == DATA
+        assert len(it.storage.to("/a")) > asked
+        assert "fails its checksum" in it.mount.log
+
+
+@pytest.mark.parametrize("harm", ["cut", "empty", "gone"])
+def test_damaged_block_files(scene, harm):
+    """Blocks whose files are cut, empty or gone are fetched again."""
+    with scene(PATIENT) as it:
+        assert it.path.read_bytes() == DATA
+        it.mount.unmount()
+        for path in it.mount.cache.rglob("*.val"):
+            if harm == "gone":
+                path.unlink()
+            else:
+                os.truncate(path, path.stat().st_size // 2 if harm == "cut" else 0)
+        it.mount.mount()
+        assert it.path.read_bytes() == DATA
+
+
+@pytest.mark.parametrize("harm", ["head", "middle"])
+def test_a_damaged_cache_database(scene, harm):
+    """A cache whose database is garbage, at its head or in the middle, gives the right bytes."""
+    with scene(PATIENT) as it:
+        assert it.path.read_bytes() == DATA
+        it.mount.unmount()
+        for path in it.mount.cache.rglob("cache.db"):
+            size = path.stat().st_size
+            with path.open("r+b") as file:
+                file.seek(0 if harm == "head" else 4096)
+                file.write(random.Random(1).randbytes(4096 if harm == "head" else size - 4096))
+        it.mount.mount()
+        assert it.path.read_bytes() == DATA
+
+
+def test_a_killed_daemon_leaves_a_sound_cache(scene):
+    """After kill -9 of a daemon that was writing blocks, the next mount reads the right bytes."""
+    with scene(PATIENT) as it:
+        reading = Reading(it.path, 0, SIZE)
+        it.storage.wait_for("/a", 2)
+        os.kill(it.mount.daemon, signal.SIGKILL)
+        reading.kill()
+        it.mount.mount()
+        assert it.path.read_bytes() == DATA
+
+
+class TestBlackHole:
+    """A server that stops answering in the middle of everything: SIGSTOP."""
+
+    @pytest.fixture
+    def hole(self, tmp_path, mounted, binding):
+        """The local server as a process, and a mount of it in which one item was looked at."""
+
+        @contextlib.contextmanager
+        def make(options):
+            user = User(tmp_path / "server")
+            with user.running("serve", "--port", "0", "--quiet") as server:
+                source = server.stdout.readline().strip()
+                with mounted(source, options, binding=binding, allow=WARNED) as mount:
+                    item = mount.path / ITEM
+                    assert (item / "B04.tif").read_bytes() == (SAMPLE / ITEM / "B04.tif").read_bytes()
+                    names = os.listdir(mount.path / ITEM.parent)
+                    server.send_signal(signal.SIGSTOP)
+                    yield mount, item, server
+                    # The mount is alive, and knows what it knew.
+                    server.send_signal(signal.SIGCONT)
+                    for name in ("B02.tif", "B8A.tif"):
+                        path = mount.path / ITEM / name
+                        assert path.read_bytes() == (SAMPLE / ITEM / name).read_bytes()
+                    assert os.listdir(mount.path / ITEM.parent) == names
+
+        (tmp_path / "server").mkdir()
+        return make
+
+    def test_a_read_times_out(self, hole):
+        """A read fails with ETIMEDOUT within its timeout, and works after SIGCONT."""
+        with hole(QUICK) as (_mount, item, _server):
+            assert Reading(item / "B02.tif").errno(20) == errno.ETIMEDOUT
+
+    def test_what_is_known_answers(self, hole):
+        """Cached directories and files answer while other reads hang."""
+        with hole("timeout=50") as (mount, item, server):
+            readings = [Reading(item / name) for name in ("B02.tif", "B03.tif")]
+            started = time.monotonic()
+            assert (item / "B04.tif").read_bytes() == (SAMPLE / ITEM / "B04.tif").read_bytes()
+            assert (item / "stac.json").read_bytes()
+            assert len(os.listdir(item)) == 13
+            assert len(os.listdir(item.parent)) == 25
+            assert not (item / "B04.tif.ovr").exists()
+            assert (mount.path / "README.txt").read_text()
+            assert time.monotonic() - started < 20
+            assert all(reading.process.poll() is None for reading in readings)
+            server.send_signal(signal.SIGCONT)
+            data = (SAMPLE / ITEM / "B02.tif").read_bytes()
+            assert readings[0].data() == data
+            readings[1].data()
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+    def test_a_reader_that_gives_up_is_let_go(self, hole, number):
+        """Ctrl-C and kill -9 end a reader at once, though its read would hang for a minute."""
+        with hole("timeout=60,read_timeout=60") as (_mount, item, _server):
+            reading = Reading(item / "B02.tif")
+            until(lambda: is_waiting(reading.process.pid), "it waits for the mount")
+            started = time.monotonic()
+            reading.process.send_signal(number)
+            reading.process.communicate(timeout=20)
+            assert time.monotonic() - started < 5
+            assert reading.process.returncode != 0
+
+    def test_many_that_give_up_leave_nothing(self, hole):
+        """Forty readers that are killed in their reads do not keep later ones from reading."""
+        with hole("timeout=60,read_timeout=60") as (_mount, item, _server):
+            readings = [Reading(item / name) for name in ("B02.tif", "B03.tif") for _ in range(20)]
+            until(lambda: all(is_waiting(one.process.pid) for one in readings), "all wait")
+            for one in readings:
+                one.process.kill()
+            for one in readings:
+                one.process.communicate(timeout=20)
+
+
+def is_waiting(pid):
+    """Say whether a process is inside a request to a FUSE mount."""
+    try:
+        return "fuse" in Path(f"/proc/{pid}/wchan").read_text() or "request_wait" in Path(
+            f"/proc/{pid}/stack"
+        ).read_text()
+    except OSError:
+        return False
+
+
+class TestStalls:
+    """Reads that stall on a dead storage, and others that must go on."""
+
+    @pytest.mark.parametrize("count", [16, 60])
+    def test_stalled_reads_keep_nobody_else(self, scene, count):
+        """Sixteen, and sixty, reads stalled on a dead storage do not keep another from being read.
+
+        Neither a cached file, nor one on a healthy storage, nor a look-up at the API.
+        """
+        sizes = 4 << 20
+
+        def prepare(it):
+            held = it.storage.hold()
+            assets = {}
+            for number in range(count):
+                content = Pattern(sizes + 1 + number)
+                it.storage.on(f"/{number}", Asset(content=content), Asset(content=content, hold=held))
+                assets[f"n{number}"] = f"{it.storage.url}/{number}"
+            it.api.on("/fine", Asset(content=DATA))
+            it.describe({**assets, "fine": f"{it.api.url}/fine"})
+
+        with scene("timeout=60,read_timeout=60", prepare) as it:
+            assert len((it.item / "well").read_bytes()) == len(SMALL)
+            for number in range(count):
+                assert (it.item / f"n{number}").stat().st_size == sizes + 1 + number
+            readings = [Reading(it.item / f"n{number}", 3 << 20) for number in range(count)]
+            for number in range(count):
+                it.storage.wait_for(f"/{number}", 2)
+            started = time.monotonic()
+            assert Reading(it.item / "well").data() == SMALL
+            assert Reading(it.item / "fine", FAR).data() == DATA[FAR : FAR + 65536]
+            assert Reading(it.item / "fine", 0, SIZE).data() == DATA
+            it.api.on("/v1/collections/c/items/j", answer(stac_item("j", {"x": it.well})))
+            assert Reading(it.mount.path / "d/c/j/x").data() == SMALL
+            assert time.monotonic() - started < 30
+            assert all(one.process.poll() is None for one in readings)
+            for one in readings:
+                one.kill()
+
+    @pytest.mark.parametrize("count", [16, 60])
+    def test_stalled_look_ups_keep_nobody_else(self, scene, count):
+        """Sixteen, and sixty, files whose size is not told keep no other from being read."""
+
+        def prepare(it):
+            it.storage.on("/dead", Asset(content=DATA, hold=it.storage.hold()))
+            items = {f"j{n}": {"x": f"{it.storage.url}/dead"} for n in range(count)}
+            it.describe({}, **items)
+
+        with scene("timeout=60,read_timeout=60", prepare) as it:
+            readings = [Reading(it.mount.path / f"d/c/j{n}/x") for n in range(count)]
+            it.storage.wait_for("/dead", count)
+            started = time.monotonic()
+            assert Reading(it.item / "well").data() == SMALL
+            assert time.monotonic() - started < 30
+            for one in readings:
+                one.kill()
