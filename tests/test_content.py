@@ -480,6 +480,16 @@ def test_a_server_that_ignores_ranges_is_read_once(host, content, data, faults):
     assert len(ranges(host)) == 1
 
 
+def test_a_server_that_ignores_ranges_later_on_is_read_once_more(host, content):
+    """A whole file that comes in answer to a range is used whole."""
+    data = LARGE[0 : 6 * MIB]
+    host.on("/a.tif", Asset(data), Asset(data, ranges=False))
+    reader = content.open(asset_at(f"{host.url}/a.tif"))
+    assert reader.read(5 * MIB, 1000) == data[5 * MIB : 5 * MIB + 1000]
+    assert read_all(reader) == data
+    assert len(ranges(host)) == 2
+
+
 def test_an_empty_file_is_empty(host, tmp_path):
     """With ranges (416) and without (200), and again from the disk."""
     for path, behaviour in {"/a": Asset(b""), "/b": Asset(b"", ranges=False)}.items():

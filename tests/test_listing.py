@@ -111,6 +111,24 @@ def test_readers_share_one_walk(walk):
     assert fetch.asked == [None, "1", "2"]
 
 
+def test_a_reader_who_starts_too_late_does_not_skip_a_page():
+    """Between a look that finds too little and the flight, another's may have brought the page."""
+
+    class Late(Workers):
+        def once(self, key, task):
+            super().once(key, task)  # what the other reader did in between
+            return super().once(key, task)
+
+    workers = Late()
+    fetch = Pages(THREE)
+    listing = Listing("c", fetch, workers)
+    assert listing.reach(0)
+    assert (fetch.asked, len(listing)) == ([None], 2)
+    assert listed(listing) == "abcde"
+    assert fetch.asked == [None, "2", "3"]
+    workers.close()
+
+
 def test_a_failed_page_is_asked_again_by_the_next_reader(walk):
     """The walk goes on where it was; what was read is not read again."""
     pages = THREE | {"2": [Unavailable("down"), Unavailable("down"), THREE["2"]]}
