@@ -33,7 +33,6 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # those that libfuse 
 _ALWAYS: Options = {
     "ro": True,
     "default_permissions": True,
-    "auto_cache": True,
     "subtype": "mlhubfs",
 }
 # More than the reads that the kernel has under way at once, so that look-ups find a thread while
