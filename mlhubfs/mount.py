@@ -22,7 +22,7 @@ from mlhubfs.catalog.catalog import Catalog
 from mlhubfs.config import Config
 from mlhubfs.content.cache import DiskCache
 from mlhubfs.content.content import Content
-from mlhubfs.errors import Denied, MlhubfsError, MountError
+from mlhubfs.errors import Denied, MlhubfsError, MountError, TimedOut
 from mlhubfs.fuse.binding import choose
 from mlhubfs.fuse.operations import Operations
 from mlhubfs.transport.client import Transport
@@ -35,6 +35,7 @@ _log = logging.getLogger("mlhubfs")
 _DISK_THREADS = 4  # a disk has no round trips to hide; more would only queue up inside it
 _KERNEL_SECONDS = 300.0  # how long the kernel keeps names and attributes, if ttl is not shorter
 _LOG_BYTES = 10 << 20
+_LATE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -135,10 +136,18 @@ def _serve(
 ) -> None:
     """Serve the mount until it ends."""
     binding = choose(config.binding)
+
+    def gives_up() -> bool:
+        # One request of the kernel may wait for several answers of the network, one after the
+        # other; each has a deadline of its own, and says better what went wrong if it is the first.
+        if binding.elapsed() > config.timeout + _LATE_SECONDS:
+            raise TimedOut(f"not everything needed came within {config.timeout:g} s")
+        return binding.interrupted()
+
     with (
         mountpoint.held(where, config.source),
         contextlib.ExitStack() as ending,
-        session(config, interrupted=binding.interrupted) as served,
+        session(config, interrupted=gives_up) as served,
     ):
         ending.callback(at_end)
         operations = Operations(

@@ -189,6 +189,9 @@ def test_a_probe_ahead_saves_the_question(host, content):
 # --- across mounts
 
 
+@pytest.mark.promise(
+    "Every byte crosses the network once, and comes from the cache after a remount."
+)
 def test_a_second_mount_on_the_same_cache_asks_nothing(host, tmp_path):
     """Bytes cross the network once: size, time and bytes come from the disk."""
     host.on("/a.tif", Asset(MEDIUM))
@@ -217,6 +220,9 @@ def test_the_cache_does_not_depend_on_the_link(host, tmp_path):
         assert read_all(rooms.content.open(asset_at("http://127.0.0.1:1/never"))) == CHIP
 
 
+@pytest.mark.promise(
+    "A block that was damaged on disk is noticed by its checksum and fetched again."
+)
 def test_a_damaged_block_on_disk_is_fetched_again(host, tmp_path):
     """With right bytes for the reader, and a sound block afterwards."""
     host.on("/a.tif", Asset(MEDIUM))
@@ -329,6 +335,10 @@ def test_without_etag_the_time_is_the_validator(host, content):
         reader.read(20 * MIB, 100)
 
 
+@pytest.mark.promise(
+    "Names and items are asked for again after `ttl`, sizes and validators after "
+    "`content_ttl`, missing names after `negative_ttl`."
+)
 def test_a_trusted_version_is_not_asked_for_and_an_old_one_with_one_byte(host):
     """An unchanged asset costs a byte a day, and its blocks stay."""
     host.on("/a.tif", Asset(CHIP))

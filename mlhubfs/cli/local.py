@@ -1,6 +1,7 @@
 """The commands around the local server: serve, demo."""
 
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -151,7 +152,8 @@ def _tour(where: Path) -> None:
     click.echo(f"  cat {where}/README.txt")
     click.echo(f"  gdalinfo {opened}")
     click.echo(f"  cp -r {item} .       # or open it in QGIS where it is")
-    click.echo(f"To end:\n  mlhubfs umount {where}")
+    command = "mlhubfs" if shutil.which("mlhubfs") else sys.argv[0]
+    click.echo(f"To end:\n  {command} umount {where}")
 
 
 def _branches(directory: Path, *, towards: Path, depth: int = 1) -> None:

@@ -147,6 +147,11 @@ class Binding:
         session = self._session
         return session is not None and session.interrupted()
 
+    def elapsed(self) -> float:
+        """Return for how many seconds the kernel has waited for the calling thread, else 0."""
+        session = self._session
+        return session.elapsed() if session else 0.0
+
     def invalidate(self, path: str) -> bool:
         """Let the kernel forget the attributes and pages of `path`; whether it knew any.
 
