@@ -373,6 +373,11 @@ class Reader:
         self.version = version
         """The version that every byte read comes from."""
 
+    @property
+    def edition(self) -> tuple[int, str]:
+        """What is equal for equal bytes of the asset: not when it was checked."""
+        return self.version.size, self.version.validator
+
     def read(self, offset: int, size: int) -> bytes:
         """Return the bytes [offset, offset + size), fewer at the end of the file."""
         return self._content.read(self._asset, self.version, offset, size)

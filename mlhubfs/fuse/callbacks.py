@@ -29,7 +29,14 @@ from threading import get_ident
 from time import monotonic
 from typing import Any
 
-from mlhubfs.errors import MlhubfsError
+from mlhubfs.errors import (
+    Interrupted,
+    IsADirectory,
+    MlhubfsError,
+    NotADirectory,
+    NotFound,
+    ReadOnly,
+)
 from mlhubfs.fuse.filesystem import Attributes, FileSystem
 from mlhubfs.fuse.libfuse import Libfuse
 
@@ -50,6 +57,9 @@ MAX_BACKGROUND = 160
 CAP_ASYNC_READ = 1  # libfuse 3, bit of fuse_conn_info.want
 FILL_DIR_PLUS = 2  # libfuse 3, enum fuse_fill_dir_flags: the structure is complete
 READDIR_PLUS = 1  # libfuse 3, enum fuse_readdir_flags: the kernel would take complete ones
+
+
+_ORDINARY = (NotFound, NotADirectory, IsADirectory, ReadOnly, Interrupted)
 
 
 class Callbacks:
@@ -258,7 +268,10 @@ def _decoded(path: bytes) -> str:
 def _explain(error: BaseException, operation: str) -> int:
     """Return the errno of `error`, and log what is not an answer but a fault."""
     if isinstance(error, MlhubfsError):
-        log.debug("%s: %s: %s", operation, type(error).__name__, error)
+        # What does not exist is asked for all the time; the rest is what an operator looks for.
+        level = logging.DEBUG if isinstance(error, _ORDINARY) else logging.INFO
+        name = errno.errorcode.get(error.errno, "")
+        log.log(level, "%s gave %s: %s", operation, name, error)
         # libfuse takes what is beyond for garbage, and the kernel would never wake the reader.
         if isinstance(error.errno, int) and 0 < error.errno < 512:
             return error.errno
