@@ -668,7 +668,8 @@ class TestBlackHole:
                 assert reading.data() == (SAMPLE / ITEM / name).read_bytes()
 
     @pytest.mark.promise(
-        "A program that is interrupted or killed while it waits for a read is let go."
+        "A program that is killed or interrupted while it waits for a read is let go at once; "
+        "one that catches the signal waits on, until `timeout`."
     )
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
     def test_a_reader_that_gives_up_is_let_go(self, hole, number):

@@ -322,6 +322,13 @@ class TestRefusals:
         assert KEY not in done.err
         assert not is_mounted(where)
 
+    def test_an_impossible_key(self, user, where, source):
+        """A key with characters that no header can hold is refused before anything is asked."""
+        for key in ("кey", "two words", "line\nbreak"):
+            done = user.run("mount", source, where, MLHUB_API_KEY=key)
+            refused(done, "API key", "MLHUB_API_KEY")
+            assert key not in done.err
+
     def test_no_key_is_no_trouble(self, user, where, tmp_path):
         """Without a key what is public is mounted, and items are refused with EACCES."""
         with LocalServer(api_key="another", cache_dir=tmp_path / "server") as server:
@@ -523,6 +530,25 @@ class TestDemo:
         assert user.run("demo", where).code == 0
         os.kill(daemon_of(where), signal.SIGKILL)
         until(lambda: user.processes() == [], "the server has ended")
+
+    def test_a_demo_that_cannot_mount(self, user):
+        """Where the mount fails the demo says why, at once, and leaves no server and no folder."""
+        need_root()
+        done = user.run("demo", "new", before=without_device())
+        refused(done, "device not found", "modprobe fuse", "--device /dev/fuse")
+        until(lambda: user.processes() == [], "the server has ended")
+        assert not (user.folder / "new").exists()
+
+    def test_a_demo_that_is_there(self, user, where):
+        """A second `demo` on the same directory shows the same mount once more."""
+        first = user.run("demo", where)
+        assert user.run("demo", where) == first
+
+    def test_with_its_output_closed(self, user, where):
+        """Standard streams that the caller closed do not keep it from mounting."""
+        closing = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+        assert user.run("demo", where, before=closing).code == 0
+        assert shows_the_sample(where)
 
     def test_a_key_of_the_user_is_not_used(self, user, where):
         """The demo needs no key, and sends none that the user has."""
