@@ -1,0 +1,263 @@
+"""A walk of one collection's items, as the index keeps it, and the right to take it further.
+
+Owns the rows of walks, names and documents while they grow; `index` finds and deletes them.
+
+*Threading.* Values, and a Claim that serves one thread at a time.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from mlhubfs.catalog.index_database import Database
+from mlhubfs.catalog.index_documents import Packer, Strip, dictionary_of
+from mlhubfs.catalog.locks import FileLock
+from mlhubfs.catalog.models import Item
+from mlhubfs.errors import MlhubfsError
+
+PLACES = 1 << 32
+"""Positions that a walk has room for: `place` is walk * PLACES + position."""
+
+_COLUMNS = (
+    "number, collection, state, count, matched, pages, cursor, problem, started, touched, finished"
+)
+
+
+class WalkGone(MlhubfsError):
+    """A walk is no longer there, or no longer where the claim left it: look it up anew."""
+
+
+class Walk(msgspec.Struct, frozen=True):
+    """One generation of a collection's listing, as it stood when it was asked for."""
+
+    number: int
+    """Grows with each new walk; never used again."""
+    collection: str
+    state: str
+    """`walking`, `serving`, `retired`, or `swept` while it is being deleted."""
+    count: int
+    """How many items it has."""
+    matched: int | None
+    """How many the server says there are, where it does."""
+    pages: int
+    """Pages since the walk began or was last rewound."""
+    cursor: str | None
+    """What the next page is asked with; None before the first page, and after the last one."""
+    problem: str | None
+    """Why its names may be fewer than the collection's, in words, where that is so."""
+    started: float
+    """POSIX seconds."""
+    touched: float
+    """When a page last came, or the listing was last found unchanged; POSIX seconds."""
+    finished: float | None
+    """When its last page had come; POSIX seconds."""
+
+    @property
+    def at_end(self) -> bool:
+        """Whether there is no page left to ask for."""
+        return self.pages > 0 and self.cursor is None
+
+
+class Claim:
+    """The right to go on with a walk, which `claimed` is the lock of; see `Index.claim`.
+
+    Every method raises IndexUnusable, and WalkGone where the walk is not where the claim left it.
+    """
+
+    def __init__(
+        self,
+        walk: Walk,
+        claimed: FileLock,
+        database: Database,
+        *,
+        strip: Strip,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.walk = walk
+        """The walk as this claim left it."""
+        self._claimed = claimed
+        self._database = database
+        self._strip = strip
+        self._clock = clock
+        self._packer: Packer | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Let others walk on."""
+        self._claimed.release(remove=True)
+
+    def append(
+        self, items: Sequence[Item], *, cursor: str | None, matched: int | None = None
+    ) -> Walk:
+        """Add a page, in one transaction with the `cursor` of the next one; return the walk.
+
+        Of items with the same id the first stays. A `cursor` is kept as it is given: what is
+        secret in it must have been cut out. None says that this was the last page.
+        """
+        packer, dictionary = self._packing(items)
+        packed = [packer.pack(self._strip(item.document)) for item in items] if packer else []
+
+        def change(connection: sqlite3.Connection) -> int:
+            connection.execute(
+                "UPDATE walks SET count = ?, matched = coalesce(?, matched), pages = pages + 1,"
+                " cursor = ?, problem = NULL, touched = ?,"
+                " dictionary = CASE WHEN dictionary = x'' THEN ? ELSE dictionary END"
+                " WHERE number = ?",
+                (
+                    _insert_items(connection, self.walk, items, packed),
+                    matched,
+                    cursor,
+                    self._clock(),
+                    dictionary,
+                    self.walk.number,
+                ),
+            )
+            return self.walk.number
+
+        walk = self._perform(change)
+        self._packer = packer
+        return walk
+
+    def fail(self, problem: str) -> Walk:
+        """Note why the walk came to a halt; it stays under way, and is to go on later."""
+        return self._update("problem = ?", problem)
+
+    def rewind(self) -> Walk:
+        """Begin again at the first page, for a cursor that the server no longer knows.
+
+        The names stay, at their positions: those that come again change nothing, new ones follow.
+        """
+        return self._update("cursor = NULL, pages = 0")
+
+    def discard(self) -> Walk:
+        """Give up what was walked, and begin a new walk, which is returned."""
+
+        def change(connection: sqlite3.Connection) -> int:
+            connection.execute(
+                "UPDATE walks SET state = 'retired' WHERE number = ?", (self.walk.number,)
+            )
+            return insert_walk(connection, self.walk.collection, self._clock())
+
+        walk = self._perform(change)
+        self._packer = None
+        return walk
+
+    def finish(self, problem: str | None = None) -> Walk:
+        """Let this walk serve, and retire the one that served before, in one transaction.
+
+        `problem` says why it is known to be incomplete though the server has no more pages. A walk
+        that is worse than what it would replace is not to be finished, but `fail`ed.
+        """
+
+        def change(connection: sqlite3.Connection) -> int:
+            connection.execute(
+                "UPDATE walks SET state = 'retired' WHERE collection = ? AND state = 'serving'",
+                (self.walk.collection,),
+            )
+            now = self._clock()
+            connection.execute(
+                "UPDATE walks SET state = 'serving', problem = ?, finished = ?, touched = ?,"
+                " cursor = NULL WHERE number = ?",
+                (problem, now, now, self.walk.number),
+            )
+            return self.walk.number
+
+        return self._perform(change)
+
+    def _update(self, assignments: str, *values: str) -> Walk:
+        def change(connection: sqlite3.Connection) -> int:
+            connection.execute(
+                f"UPDATE walks SET {assignments} WHERE number = ?",  # noqa: S608 - ours, above
+                (*values, self.walk.number),
+            )
+            return self.walk.number
+
+        return self._perform(change)
+
+    def _perform(self, change: Callable[[sqlite3.Connection], int]) -> Walk:
+        """Make one change of the walk; `change` returns the number of the walk to go on with."""
+        with self._database.writing() as connection:
+            if find_walk(connection, "number = ?", self.walk.number) != self.walk:
+                raise WalkGone(f"the walk {self.walk.number} is no longer where it was left")
+            if self.walk.state != "walking":
+                raise WalkGone(f"the walk {self.walk.number} has ended")
+            walk = find_walk(connection, "number = ?", change(connection))
+        if walk is None:
+            raise WalkGone(f"the walk {self.walk.number} is deleted")
+        # Not before the transaction is through: if it fails, the same page can be tried again.
+        self.walk = walk
+        return walk
+
+    def _packing(self, items: Sequence[Item]) -> tuple[Packer | None, bytes]:
+        """Return the walk's packer and its dictionary, made of the first page that has items."""
+        if self._packer or not items:
+            return self._packer, b""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT dictionary FROM walks WHERE number = ?", (self.walk.number,)
+            ).fetchall()
+        dictionary: bytes = rows[0][0] if rows else b""
+        if not dictionary:
+            # One page may hold several kinds of items.
+            some = (items[0], items[len(items) // 2], items[-1])
+            dictionary = dictionary_of([self._strip(item.document) for item in some])
+        return Packer(dictionary), dictionary
+
+
+def find_walk(connection: sqlite3.Connection, condition: str, value: str | int) -> Walk | None:
+    """Return the walk that fulfils an SQL condition with one parameter, or None."""
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM walks WHERE {condition}",  # noqa: S608 - written in the callers
+        (value,),
+    )
+    return next((Walk(*row) for row in rows.fetchall()), None)
+
+
+def find_walks(connection: sqlite3.Connection) -> list[Walk]:
+    """Return every walk there is, by collection; a collection's newest first."""
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM walks ORDER BY collection, number DESC"  # noqa: S608 - constant
+    )
+    return [Walk(*row) for row in rows.fetchall()]
+
+
+def insert_walk(connection: sqlite3.Connection, collection: str, now: float) -> int:
+    """Begin a walk; return its number."""
+    done = connection.execute(
+        "INSERT INTO walks (collection, state, started, touched) VALUES (?, 'walking', ?, ?)",
+        (collection, now, now),
+    )
+    return int(done.lastrowid or 0)
+
+
+def _insert_items(
+    connection: sqlite3.Connection, walk: Walk, items: Sequence[Item], packed: Sequence[bytes]
+) -> int:
+    """Add the items whose ids are new to the walk; return how many it has then."""
+    place = first = walk.number * PLACES
+    place += walk.count
+    documents = []
+    for item, document in zip(items, packed, strict=True):
+        done = connection.execute(
+            "INSERT INTO names VALUES (?, ?, ?, ?) ON CONFLICT (walk, id) DO NOTHING",
+            (place, walk.number, item.id, item.modified),
+        )
+        if done.rowcount:
+            documents.append((place, document))
+            place += 1
+    connection.executemany("INSERT INTO documents VALUES (?, ?)", documents)
+    return place - first
