@@ -10,8 +10,12 @@
     ├── Interrupted        EINTR       the reader gave up
     ├── Unavailable        EIO         the server could not be reached, or answers 5xx
     │   ├── TimedOut       ETIMEDOUT   nothing, or not all of it, came within the deadline
-    │   └── Busy           EAGAIN      the server asks to come back later (429)
+    │   ├── Busy           EAGAIN      the server asks to come back later (429)
+    │   └── Offline        ENETUNREACH the mount is offline, and what it keeps does not hold this
     ├── BadAnswer          EIO         the server's answer contradicts itself or what was asked
+    │   └── Rejected       EIO         the server does not take the question (400, 405, 422)
+    ├── IndexUnusable      EIO         the index on disk fails: what needs it goes on without
+    ├── WalkGone           EIO         a walk of the index has ended, or is not where it was left
     ├── ConfigError        EINVAL      a setting is unusable: which one, its value, what to try
     └── MountError         EIO         the mount point or FUSE is unusable: why, and the remedy
 
@@ -88,8 +92,35 @@ class Busy(Unavailable):
     errno = errno.EAGAIN
 
 
+class Offline(Unavailable):
+    """Nothing is asked of any server (`offline`), and neither index nor cache holds the answer."""
+
+    errno = errno.ENETUNREACH
+
+
 class BadAnswer(MlhubfsError):
     """The answer contradicts itself or the question, so nothing of it is used."""
+
+    errno = errno.EIO
+
+
+class Rejected(BadAnswer):
+    """The server does not take the question: a page too large, a cursor that it has forgotten."""
+
+    errno = errno.EIO
+
+
+class IndexUnusable(MlhubfsError):
+    """The index cannot be read or written (disk full, read-only, damaged): go on without it.
+
+    What was in it before is still there, and what was to be written is not, in part or in whole.
+    """
+
+    errno = errno.EIO
+
+
+class WalkGone(MlhubfsError):
+    """A walk is no longer there, or no longer where the claim left it: look it up anew."""
 
     errno = errno.EIO
 

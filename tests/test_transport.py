@@ -26,6 +26,7 @@ from mlhubfs.errors import (
     Interrupted,
     MlhubfsError,
     NotFound,
+    Rejected,
     TimedOut,
     Unavailable,
 )
@@ -534,7 +535,7 @@ def test_a_url_that_is_none_is_said_to_be(transport: Transport) -> None:
 @pytest.mark.parametrize(
     ("status", "kind", "tries"),
     [
-        (400, BadAnswer, 1),
+        (400, Rejected, 1),
         (401, Denied, 1),
         (403, Denied, 1),
         (404, NotFound, 1),

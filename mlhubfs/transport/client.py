@@ -24,8 +24,9 @@ from urllib.parse import quote, urlencode
 import requests
 from urllib3.util import Timeout
 
-from mlhubfs.errors import BadAnswer, Interrupted, TimedOut
+from mlhubfs.errors import BadAnswer, Interrupted, MlhubfsError, NotFound, Offline, TimedOut
 from mlhubfs.transport import retry
+from mlhubfs.transport.body import Body
 from mlhubfs.transport.document import Document, document
 from mlhubfs.transport.failure import CAUGHT, network_failure, status_failure
 from mlhubfs.transport.origin import describe, followed, origin, over_http, without_key
@@ -34,7 +35,7 @@ from mlhubfs.transport.retry import Failed
 from mlhubfs.transport.session import Session
 from mlhubfs.transport.watch import Lifeline, Watch
 
-__all__ = ["Document", "Part", "Transport", "describe", "without_key"]
+__all__ = ["Body", "Document", "Part", "Transport", "describe", "without_key"]
 
 log = logging.getLogger("mlhubfs.transport")
 T = TypeVar("T")
@@ -49,7 +50,7 @@ class Transport:
     Times are seconds: `connect_timeout` for one connection, `read_timeout` for the longest silence,
     `timeout` for one call in all, unless it brings its own `deadline`. `ca_bundle` is a file or
     folder of certificates, else REQUESTS_CA_BUNDLE counts, else certifi's. `backoff` is the most
-    that the first pause takes.
+    that the first pause takes. `is_offline`: every call raises Offline.
     """
 
     def __init__(
@@ -63,7 +64,13 @@ class Transport:
         ca_bundle: str | None = None,
         pool_size: int = 64,
         backoff: float = retry.BACKOFF,
+        is_offline: bool = False,
     ) -> None:
+        self.requests = 0
+        """Requests sent so far, those of redirects and retries included."""
+        self.errors = 0
+        """Calls that failed so far; that something does not exist is an answer."""
+        self._is_offline = is_offline
         self._root = describe(root_url)
         self._api_key = api_key
         self._connect_timeout = connect_timeout
@@ -120,6 +127,21 @@ class Transport:
             deadline,
         )
 
+    def pour(self, url: str, into: Callable[[Body], T], *, deadline: float) -> T:
+        """Return what `into` makes of the body at `url`, which it reads piece by piece.
+
+        Tried once: what was read cannot be taken back. Raises as `get_document`, and what `into`
+        raises.
+        """
+        self._raise_if_offline(url)
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
+        try:
+            return self._attempt(url, headers, lambda response: into(Body(response)), deadline)
+        except Failed as failed:
+            kind, message = failed.kind, failed.message
+        self.errors += 1
+        raise kind(message)
+
     def close(self) -> None:
         """Let all calls under way go with Interrupted, and close all connections."""
         self._closed.set()
@@ -133,13 +155,24 @@ class Transport:
         take: Callable[[requests.Response], T],
         deadline: float | None,
     ) -> T:
+        self._raise_if_offline(url)
         until = time.monotonic() + self._timeout if deadline is None else deadline
-        return retry.persist(
-            lambda: self._attempt(url, headers, take, until),
-            deadline=until,
-            pause=self._pause,
-            backoff=self._backoff,
-        )
+        try:
+            return retry.persist(
+                lambda: self._attempt(url, headers, take, until),
+                deadline=until,
+                pause=self._pause,
+                backoff=self._backoff,
+            )
+        except NotFound:
+            raise
+        except MlhubfsError:
+            self.errors += 1
+            raise
+
+    def _raise_if_offline(self, url: str) -> None:
+        if self._is_offline:
+            raise Offline(f"offline: {describe(url)} is not asked, and it is not kept here")
 
     def _pause(self, seconds: float) -> None:
         if self._closed.wait(seconds):
@@ -208,6 +241,7 @@ class Transport:
         self, url: str, headers: Mapping[str, str], line: Lifeline
     ) -> Iterator[requests.Response]:
         """Send one request; close its answer afterwards; translate what fails on the way."""
+        self.requests += 1
         started = time.monotonic()
         left = line.deadline - started
         if left <= 0:

@@ -23,6 +23,7 @@ from mlhubfs.errors import (
     Denied,
     MlhubfsError,
     NotFound,
+    Rejected,
     TimedOut,
     Unavailable,
 )
@@ -67,7 +68,7 @@ def status_failure(
         return Failed(Busy, f"{where} answered 429", tries=TRANSIENT, after=after)
     if status >= 500:
         return Failed(Unavailable, f"{where} answered {status}", tries=TRANSIENT, after=after)
-    return Failed(BadAnswer, f"{where} answered {status}, which was not expected")
+    return Failed(Rejected, f"{where} answered {status}, which was not expected")
 
 
 class Meaning(NamedTuple):

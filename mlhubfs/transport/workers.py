@@ -135,6 +135,7 @@ class Workers:
                     return
                 future, task = self._tasks.popleft()
             _settle(future, task)
+            del future, task  # or they, and what they hold, would live until the next ones come
 
 
 class _Flight:
