@@ -18,6 +18,8 @@ from faulty import FaultyServer, Reply
 
 from mlhubfs.catalog.api import Api
 from mlhubfs.catalog.catalog import Catalog
+from mlhubfs.catalog.index import Index
+from mlhubfs.catalog.index_documents import stripper
 from mlhubfs.content.cache import DiskCache
 from mlhubfs.content.content import AssetRef, Content, Location
 from mlhubfs.transport.client import Transport
@@ -40,22 +42,31 @@ class Clock:
 
 
 class Rooms(contextlib.ExitStack):
-    """Everything that one mount of `host` would hold; `cache` is a folder or a BlockCache."""
+    """Everything that one mount of `host` would hold.
+
+    `cache` is a folder or a BlockCache, `index` the path of a file.
+    """
 
     def __init__(
         self, host: FaultyServer, *, cache=None, api_key=None, page_size=100, interrupted=None,
-        ttl=300.0, negative_ttl=60.0, content_ttl=86400.0, clock=time.time,
+        ttl=300.0, negative_ttl=60.0, content_ttl=86400.0, clock=time.time, index=None,
+        offline=False,
     ):  # fmt: skip
         super().__init__()
         self.root = f"{host.url}/v1"
         self.network = Workers(interrupted=interrupted or (lambda: False))
         self.disk = Workers(limit=4, interrupted=interrupted or (lambda: False))
         self.transport = Transport(
-            root_url=self.root, api_key=api_key, timeout=30, backoff=0.001, read_timeout=10
-        )
+            root_url=self.root, api_key=api_key, timeout=30, backoff=0.001, read_timeout=10,
+            is_offline=offline,
+        )  # fmt: skip
         self.cache = DiskCache(cache, 1 << 30) if isinstance(cache, Path) else cache
+        self.index = index and Index(index, root=self.root, strip=stripper(self.root))
         self.api = Api(self.transport, self.root, page_size=page_size)
-        self.catalog = Catalog(self.api, self.network, ttl=ttl, negative_ttl=negative_ttl)
+        self.catalog = Catalog(
+            self.api, self.network, ttl=ttl, negative_ttl=negative_ttl, index=self.index,
+            page_size=page_size, patience=30, is_offline=offline,
+        )  # fmt: skip
         self.content = Content(
             self.transport,
             self.cache,
@@ -66,6 +77,8 @@ class Rooms(contextlib.ExitStack):
             clock=clock,
         )
         self.tree = Tree(Surroundings(self.catalog, self.content, scrubber(self.root)))
+        if self.index:
+            self.callback(self.index.close)
         if isinstance(self.cache, DiskCache):
             self.callback(self.cache.close)
         for room in (self.transport, self.disk, self.network):

@@ -171,7 +171,7 @@ def test_each_thing_is_one_request_with_the_time_it_was_asked_for(host, api):
     assert api.collection("c").fetched <= api.item("c", "a").fetched
     page = api.page("c")
     assert [one.id for one in page.items] == ["a", "b"]
-    assert all(one.fetched > 0 for one in page.items)
+    assert page.fetched > 0
     assert asked(host) == [
         "/v1/datasets", "/v1/collections", "/v1/collections/c", f"{ITEMS}/a", ITEMS
     ]  # fmt: skip

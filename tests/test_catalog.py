@@ -1,12 +1,14 @@
 """The catalog: one request for a known name, and every name reachable, over real HTTP."""
 
+import time
+
 import pytest
 from faulty import FaultyServer, Reply
 from rooms import Rooms, answer, asked, features, mlhub, stac_collection, stac_item, together
 
 from mlhubfs.catalog import catalog as catalog_module
 from mlhubfs.catalog.catalog import Catalog
-from mlhubfs.catalog.models import Item, Page
+from mlhubfs.catalog.models import Item, Listed, Page
 from mlhubfs.errors import BadAnswer, NotFound, Unavailable
 from mlhubfs.transport.workers import Workers
 from mlhubfs.tree.names import encode
@@ -62,12 +64,14 @@ def test_an_item_that_a_page_brought_is_not_asked_for(host, catalog):
 
 
 def test_pages_are_asked_for_as_they_are_read(host, catalog):
-    """The first names of a collection cost one page, however large it is."""
+    """The first names of a collection cost a page, and one that is read ahead, however large."""
     mlhub(host, {"d": {"c": [stac_item(str(n)) for n in range(1000)]}})
     names = catalog.listing("c").iterate()
     assert [next(names)[0] for _ in range(2)] == ["0", "1"]
-    assert asked(host) == [ITEMS]
+    host.wait_for(ITEMS, 2)
+    assert asked(host) == [ITEMS] * 2
     next(names)
+    host.wait_for(ITEMS, 1)
     assert asked(host) == [ITEMS]
 
 
@@ -83,12 +87,12 @@ def test_a_fresh_listing_is_shared_and_an_old_one_is_not(host):
 def test_a_walk_goes_on_after_the_server_came_back(host, catalog):
     """The names before the fault are not asked for again, and none is lost."""
     mlhub(host, {"d": {"c": [stac_item(one) for one in "abcde"]}})
-    names = catalog.listing("c").iterate()
-    assert [next(names)[0] for _ in range(2)] == ["a", "b"]
+    listing = catalog.listing("c")
+    assert listing.reach(1)
     asked(host)
     host.kill()
     with pytest.raises(Unavailable):
-        next(names)
+        listing.reach(2)
     host.restart()
     assert listed(catalog) == ["a", "b", "c", "d", "e"]
     assert asked(host) == [ITEMS, ITEMS]
@@ -268,16 +272,22 @@ def test_incomplete_listings_are_told_of(host, catalog):
 
 
 def test_memory_of_items_is_bounded_by_their_bytes(monkeypatch):
-    """Whatever the number of items that pages bring; the listing keeps names and times only."""
-    monkeypatch.setattr(catalog_module, "_ITEM_BYTES", 10_000)
+    """Whatever the number of items that pages bring: the pages that came last are kept."""
+    monkeypatch.setattr(catalog_module, "_PAGE_BYTES", 30_000)
 
     class Source:
         root = "http://h"
         looked_up = 0
 
-        def page(self, collection_id, following=None):
-            items = tuple(Item(str(n), 0.0, (), b"x" * 1000) for n in range(100))
-            return Page(items, None, None)
+        def datasets(self):
+            return None
+
+        def page(self, collection_id, following=None, **_):
+            first = int(following or 0)
+            ids = [str(number) for number in range(first, first + 10)]
+            items = tuple(Listed(one, 0.0, b'{"id":"%s"}' % one.encode()) for one in ids)
+            link = str(first + 10) if first < 90 else None
+            return Page(items, link, 100, time.monotonic(), 10_000)
 
         def item(self, collection_id, item_id):
             self.looked_up += 1
@@ -286,7 +296,7 @@ def test_memory_of_items_is_bounded_by_their_bytes(monkeypatch):
     workers, source = Workers(), Source()
     catalog = Catalog(source, workers, ttl=300, negative_ttl=60)
     assert len(listed(catalog)) == 100
-    for number in reversed(range(100)):
+    for number in range(100):
         catalog.item("c", str(number))
-    assert source.looked_up == 95  # five of 2,000 bytes each are held
+    assert source.looked_up == 70
     workers.close()

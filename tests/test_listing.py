@@ -1,15 +1,24 @@
-"""The walk of a collection's items: only as far as it is read, shared, resumed, and honest."""
+"""A listing as its readers see it: streamed, shared, resumed, and honest; on disk and in memory."""
 
-import logging
+import contextlib
+import gc
 import threading
 
 import pytest
+from pages import Script, page
 from rooms import together
 
-from mlhubfs.catalog.listing import MOST_EMPTY_PAGES, Listing
-from mlhubfs.catalog.models import Item, Page
-from mlhubfs.errors import Unavailable
+from mlhubfs.catalog.index import Index
+from mlhubfs.catalog.index_documents import stripper
+from mlhubfs.catalog.listings import Listings
+from mlhubfs.catalog.pager import Pager
+from mlhubfs.catalog.stored import Stored
+from mlhubfs.catalog.walker import Walker
+from mlhubfs.errors import IndexUnusable, Interrupted, NotFound, TimedOut, Unavailable
 from mlhubfs.transport.workers import Workers
+
+ROOT = "http://h/v1"
+THREE = {None: ("ab", "2", 5), "2": ("cd", "3", 5), "3": ("e", None, 5)}
 
 
 @pytest.fixture
@@ -19,210 +28,465 @@ def workers():
     workers.close()
 
 
-class Pages:
-    """Pages by their link; `pages` is link -> (ids, next link, matched) or an error."""
+class Clock:
+    now = 1_000_000.0
 
-    def __init__(self, pages):
-        self.pages = pages
-        self.asked = []
-
-    def __call__(self, following):
-        self.asked.append(following)
-        found = self.pages[following] if isinstance(self.pages, dict) else self.pages(following)
-        if isinstance(found, list):  # one outcome after the other
-            found = found.pop(0) if len(found) > 1 else found[0]
-        if isinstance(found, Exception):
-            raise found
-        ids, link, matched = found
-        return Page(tuple(Item(one, 7.0, (), b"{}") for one in ids), link, matched)
+    def __call__(self):
+        return self.now
 
 
-THREE = {None: ("ab", "2", 5), "2": ("cd", "3", 5), "3": ("e", None, 5)}
+class Process:
+    """One process's listings; several on one file are several processes, as far as files go."""
 
+    def __init__(self, workers, path, fetch, *, ttl=300, patience=30, clock=None):
+        clock = clock or Clock()
+        self.index = Index(path, root=ROOT, strip=stripper(ROOT), clock=clock) if path else None
+        self.listings = Listings(
+            Stored(self.index, clock),
+            workers,
+            lambda name, index: Walker(name, Pager(fetch, most=100), later=workers.submit),
+            ttl=ttl,
+            patience=patience,
+            clock=clock,
+        )
 
-def listed(listing):
-    return "".join(identifier for identifier, _ in listing.iterate())
+    def listing(self):
+        return self.listings.listing("c")
+
+    def close(self):
+        if self.index:
+            self.index.close()
 
 
 @pytest.fixture
-def walk(workers):
-    """Make a listing of pages."""
+def process(workers, tmp_path):
+    """Make a process on the index of this test."""
+    with contextlib.ExitStack() as ending:
+
+        def make(fetch, **more):
+            made = Process(workers, tmp_path / "index" / "s.sqlite", fetch, **more)
+            ending.callback(made.close)
+            return made
+
+        yield make
+
+
+@pytest.fixture(params=["disk", "memory"])
+def walk(request, workers, process):
+    """Make a listing of pages, kept on disk or in memory."""
 
     def make(pages):
-        fetch = Pages(pages)
-        return Listing("c", fetch, workers), fetch
+        fetch = pages if callable(pages) and not isinstance(pages, dict) else Script(pages)
+        made = process(fetch) if request.param == "disk" else Process(workers, None, fetch)
+        return made.listing(), fetch
 
     return make
 
 
-def test_the_first_names_come_after_the_first_page(walk):
-    """A page is asked for when a reader has come to the end of what is known."""
-    listing, fetch = walk(THREE)
-    names = listing.iterate()
-    assert fetch.asked == []
-    assert [next(names), next(names)] == [("a", 7.0), ("b", 7.0)]
-    assert fetch.asked == [None]
-    assert next(names)[0] == "c"
-    assert fetch.asked == [None, "2"]
-    assert (len(listing), listing.complete) == (4, False)
+def names(listing, start=0):
+    return "".join(identifier for identifier, _ in listing.iterate(start))
 
 
-def test_the_order_is_the_servers(walk):
-    """Nothing is sorted, nothing is lost, the end is noticed, and nothing is asked twice."""
-    listing, fetch = walk({None: ("zb", "2", None), "2": ("ay", None, None)})
-    assert listed(listing) == listed(listing) == "zbay"
-    assert fetch.asked == [None, "2"]
-    assert listing.complete
-    assert listing.problem is None
+class TestReading:
+    @pytest.mark.promise(
+        "Each further page is asked for when a reader takes the names of the one before it."
+    )
+    def test_the_first_names_come_after_the_first_page(self, walk):
+        """No page is asked for before a name is wanted; then one, and one ahead."""
+        listing, fetch = walk(THREE)
+        found = listing.iterate()
+        assert fetch.asked == []
+        assert next(found) == ("a", 7.0)
+        assert listing.reach(3)
+        assert fetch.asked == [None, "2"]
+        assert (len(listing), listing.complete) == (4, False)
 
+    def test_asking_whether_there_is_a_name_reads_nothing_ahead(self, walk):
+        """A collection.json needs to know whether there are more than 1000, and nothing else."""
+        listing, fetch = walk(THREE)
+        assert listing.reach(1)
+        assert fetch.asked == [None]
 
-@pytest.mark.parametrize("start", range(7))
-def test_a_reader_may_begin_anywhere(walk, start):
-    """`readdir` goes on from an offset, also in a listing that nobody has read so far."""
-    listing, _ = walk(THREE)
-    assert "".join(identifier for identifier, _ in listing.iterate(start)) == "abcde"[start:]
+    def test_the_order_is_the_servers(self, walk):
+        """Nothing is sorted, nothing is lost, the end is noticed, and nothing is asked twice."""
+        listing, fetch = walk({None: ("zb", "2", None), "2": ("ay", None, None)})
+        assert names(listing) == names(listing) == "zbay"
+        assert fetch.asked == [None, "2"]
+        assert (listing.complete, listing.problem) == (True, None)
 
+    @pytest.mark.parametrize("start", range(7))
+    def test_a_reader_may_begin_anywhere(self, walk, start):
+        """`readdir` goes on from an offset, also in a listing that nobody has read so far."""
+        listing, _ = walk(THREE)
+        assert names(listing, start) == "abcde"[start:]
 
-def test_times_are_known_as_far_as_the_walk_has_come(walk):
-    """So that a `stat` after a `readdir` costs nothing."""
-    listing, _ = walk(THREE)
-    assert listing.modified("a") is None
-    listing.reach(0)
-    assert listing.modified("a") == 7.0
-    assert listing.modified("c") is None
-
-
-def test_readers_share_one_walk(walk):
-    """Sixteen at once make each request once, and all see all names in the same order."""
-    listing, fetch = walk(
-        {None: ("ab", "1", None)}
-        | {
-            str(n): (
-                f"{n:04d}".translate(str.maketrans("0123456789", "cdefghijkl")),
-                str(n + 1),
-                None,
+    def test_many_names_are_read_in_batches(self, walk):
+        """Positions are right across batches and pages of any size."""
+        sizes = (999, 1, 1000, 1, 2500)
+        starts = [sum(sizes[:number]) for number in range(len(sizes) + 1)]
+        pages = {
+            str(number) if number else None: (
+                [f"{one:05}" for one in range(starts[number], starts[number + 1])],
+                str(number + 1) if number + 1 < len(sizes) else None,
+                starts[-1],
             )
-            for n in range(1, 2)
+            for number in range(len(sizes))
         }
-        | {"2": ("mn", None, None)}
+        listing, _ = walk(pages)
+        expected = [f"{one:05}" for one in range(starts[-1])]
+        assert [one for one, _ in listing.iterate()] == expected
+        for start in (0, 998, 999, 1000, 1001, 1999, 2000, 2001, 4500, 4501):
+            assert [one for one, _ in listing.iterate(start)] == expected[start:]
+
+    def test_times_are_known_as_far_as_the_walk_has_come(self, walk):
+        """So that a `stat` after a `readdir` costs nothing."""
+        listing, _ = walk(THREE)
+        assert listing.modified("a") is None
+        listing.reach(0)
+        assert (listing.modified("a"), listing.modified("c")) == (7.0, None)
+
+    def test_readers_share_one_walk(self, walk):
+        """Sixteen at once make each request once, and all see all names in the same order."""
+        listing, fetch = walk(THREE)
+        assert together(16, lambda _: names(listing)) == ["abcde"] * 16
+        assert fetch.asked == [None, "2", "3"]
+
+    def test_a_reader_who_starts_too_late_does_not_skip_a_page(self, process):
+        """Between a look that finds too little and the flight, another's may bring the page."""
+
+        class Late(Workers):
+            def once(self, key, task):
+                super().once(key, task)  # what the other reader did in between
+                return super().once(key, task)
+
+        late = Late()
+        fetch = Script(THREE)
+        made = Process(late, None, fetch)
+        listing = made.listing()
+        assert listing.reach(0)
+        assert (fetch.asked, len(listing)) == ([None], 2)
+        late.close()
+
+    def test_a_reader_who_waits_does_not_hold_others_off_what_is_known(self, walk):
+        """While a page is on its way, the names before it can be read."""
+        go = threading.Event()
+
+        def fetch(cursor, limit, deadline):
+            if cursor:
+                assert go.wait(30)
+                return page("c", None, 3)
+            return page("ab", "2", 3)
+
+        listing, _ = walk(fetch)
+        listing.reach(0)
+        all_names = []
+        reader = threading.Thread(target=lambda: all_names.append(names(listing)))
+        reader.start()
+        found = listing.iterate()
+        assert [next(found)[0], next(found)[0]] == ["a", "b"]
+        go.set()
+        reader.join(30)
+        assert all_names == ["abc"]
+
+
+class TestFailing:
+    @pytest.mark.promise(
+        "An error in the middle of a listing is an error of `readdir`, and the next listing "
+        "goes on from there."
     )
-    outcomes = together(16, lambda _: listed(listing))
-    assert len(set(outcomes)) == 1
-    assert fetch.asked == [None, "1", "2"]
+    def test_a_failed_page_is_asked_again_by_the_next_reader(self, walk):
+        """Each failure is told to one reader; the walk goes on where it was."""
+        down = Unavailable("down")
+        listing, fetch = walk(THREE | {"2": [down, down, THREE["2"]]})
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                names(listing)
+        assert not listing.complete
+        assert listing.problem == "down"
+        assert names(listing) == "abcde"
+        assert listing.problem is None
+        assert fetch.asked == [None, "2", "2", "2", "3"]
 
-
-def test_a_reader_who_starts_too_late_does_not_skip_a_page():
-    """Between a look that finds too little and the flight, another's may have brought the page."""
-
-    class Late(Workers):
-        def once(self, key, task):
-            super().once(key, task)  # what the other reader did in between
-            return super().once(key, task)
-
-    workers = Late()
-    fetch = Pages(THREE)
-    listing = Listing("c", fetch, workers)
-    assert listing.reach(0)
-    assert (fetch.asked, len(listing)) == ([None], 2)
-    assert listed(listing) == "abcde"
-    assert fetch.asked == [None, "2", "3"]
-    workers.close()
-
-
-@pytest.mark.promise(
-    "An error in the middle of a listing is an error of `readdir`, and the next "
-    "listing goes on from there."
-)
-def test_a_failed_page_is_asked_again_by_the_next_reader(walk):
-    """The walk goes on where it was; what was read is not read again."""
-    pages = THREE | {"2": [Unavailable("down"), Unavailable("down"), THREE["2"]]}
-    listing, fetch = walk(pages)
-    names = listing.iterate()
-    assert next(names)[0] + next(names)[0] == "ab"
-    for _ in range(2):
+    @pytest.mark.promise("An error before the first name is an error, not an empty directory.")
+    def test_an_error_that_gave_no_names_is_an_error(self, walk):
+        """Not an empty directory."""
+        listing, _ = walk({None: Unavailable("down")})
         with pytest.raises(Unavailable):
-            listed(listing)
-    assert not listing.complete
-    assert listed(listing) == "abcde"
-    assert fetch.asked == [None, "2", "2", "2", "3"]
+            names(listing)
+        with pytest.raises(Unavailable):
+            listing.reach(0)
+
+    def test_a_page_that_is_ill_is_an_error_after_a_second_try(self, walk, caplog):
+        """The pages are read again from the first, once, and the names before are not lost."""
+        listing, fetch = walk(THREE | {"3": [NotFound("gone"), NotFound("gone"), THREE["3"]]})
+        found = []
+        with pytest.raises(NotFound):
+            found.extend(one for one, _ in listing.iterate())
+        assert found == list("abcd")
+        assert fetch.asked == [None, "2", "3", None, "2", "3"]
+        assert "no longer knows how to go on in c after 4 items" in caplog.text
+        assert names(listing) == "abcde"
+
+    def test_the_other_process_that_does_not_come_on_is_a_timeout(self, process):
+        """A reader waits for another's page, and no longer than its patience."""
+        made = process(Script(THREE), patience=0.05)
+        listing = made.listing()
+        with made.index.claim("c"), pytest.raises(TimedOut, match="another mount walks c"):
+            listing.reach(0)
+        assert listing.reach(0)
 
 
-def test_an_empty_page_with_a_next_link_is_not_the_end(walk):
-    """Servers that filter after paging send such; the 2021 server ended with an empty page."""
-    listing, _ = walk({None: ("ab", "2", None), "2": ("", "3", None), "3": ("c", "4", None),
-                       "4": ("", None, None)})  # fmt: skip
-    assert listed(listing) == "abc"
-    assert listing.problem is None
+class TestDisk:
+    def test_a_complete_listing_needs_no_server(self, process):
+        """After a remount, and beside another process."""
+        first = process(Script(THREE))
+        assert names(first.listing()) == "abcde"
+        beside = process(Script({}))
+        assert names(beside.listing()) == "abcde"
+        first.close()
+        beside.close()
+        again = process(Script({}))
+        assert names(again.listing(), 3) == "de"
+        assert again.listings.problems() == []
 
+    def test_an_interrupted_walk_is_resumed_at_its_cursor(self, process):
+        """What was walked is shown at once, and not asked for again."""
+        first = process(Script(THREE))
+        first.listing().reach(3)
+        first.close()
+        fetch = Script(THREE)
+        again = process(fetch)
+        found = again.listing().iterate()
+        assert [next(found)[0] for _ in range(4)] == list("abcd")
+        assert names(again.listing()) == "abcde"
+        assert fetch.asked == ["3"]
 
-def test_an_empty_collection_has_no_names(walk):
-    """And no problem."""
-    listing, _ = walk({None: ("", None, 0)})
-    assert listed(listing) == ""
-    assert (listing.complete, listing.problem) == (True, None)
+    def test_another_processs_progress_is_shown(self, process):
+        """Two walk one collection together: no page is asked for twice, both see all names."""
+        one, two = Script(THREE), Script(THREE)
+        here, there = process(one).listing(), process(two).listing()
+        assert here.reach(0)
+        assert there.reach(2)
+        assert here.reach(4)
+        assert names(there) == names(here) == "abcde"
+        assert one.asked + two.asked == [None, "3", "2"]
 
+    def test_who_waits_for_another_process_goes_on_with_it(self, process):
+        """A reader in one process is shown the page that another is just fetching."""
+        go, asked = threading.Event(), threading.Event()
 
-def test_empty_pages_without_end_are_an_end(walk, caplog):
-    """A server that goes on sending links to nothing is left, and that is said."""
-    listing, fetch = walk(
-        lambda link: ("ab", "1", None) if link is None else ("", str(int(link) + 1), None)
-    )
-    assert listed(listing) == "ab"
-    assert len(fetch.asked) == 1 + MOST_EMPTY_PAGES
-    assert "pages in a row brought nothing new" in listing.problem
-    assert listing.problem in caplog.text
-
-
-@pytest.mark.parametrize(
-    "pages",
-    [
-        {None: ("ab", "2", None), "2": ("cd", "2", None)},
-        {None: ("ab", "2", None), "2": ("cd", "3", None), "3": ("", "2", None)},
-    ],
-)
-def test_a_loop_is_noticed(walk, pages, caplog):
-    """The same link again, or one from before: the names so far, and a problem, never for ever."""
-    listing, _ = walk(pages)
-    assert listed(listing) == "abcd"
-    assert "leads back, after 4 items" in listing.problem
-    assert "the listing of c is incomplete" in caplog.text
-
-
-def test_an_id_that_comes_twice_is_one_name(walk):
-    """On one page or on two: a directory cannot have a name twice."""
-    listing, _ = walk({None: ("aab", "2", None), "2": ("bc", None, None)})
-    assert listed(listing) == "abc"
-
-
-def test_fewer_names_than_the_server_counts_is_a_problem(walk, caplog):
-    """Never silently short; as many or more is none."""
-    listing, _ = walk({None: ("ab", "2", 5), "2": ("cd", None, 5)})
-    with caplog.at_level(logging.WARNING, "mlhubfs"):
-        assert listed(listing) == "abcd"
-    assert listing.problem == "the server lists 4 of the 5 items it counts"
-    assert listing.problem in caplog.text
-    fine, _ = walk({None: ("ab", "2", 3), "2": ("cd", None, None)})
-    assert listed(fine) == "abcd"
-    assert (fine.problem, fine.matched) == (None, 3)
-
-
-def test_a_reader_who_waits_does_not_hold_others_off_what_is_known(workers):
-    """While a page is on its way, the names before it can be read."""
-    go = threading.Event()
-
-    def fetch(following):
-        if following:
+        def slow(cursor, limit, deadline):
+            asked.set()
             assert go.wait(30)
-            return Page((Item("c", 0.0, (), b"{}"),), None, None)
-        return Page(tuple(Item(one, 0.0, (), b"{}") for one in "ab"), "2", None)
+            return page("ab", None, 2)
 
-    listing = Listing("c", fetch, workers)
-    listing.reach(0)
-    all_names = []
-    reader = threading.Thread(target=lambda: all_names.append(listed(listing)))
-    reader.start()
-    names = listing.iterate()
-    assert [next(names)[0], next(names)[0]] == ["a", "b"]
-    go.set()
-    reader.join(30)
-    assert all_names == ["abc"]
+        here, there = process(slow).listing(), process(Script({})).listing()
+        readers = [threading.Thread(target=names, args=(here,))]
+        readers[0].start()
+        assert asked.wait(30)
+        outcome = []
+        readers.append(threading.Thread(target=lambda: outcome.append(names(there))))
+        readers[1].start()
+        go.set()
+        for reader in readers:
+            reader.join(30)
+        assert outcome == ["ab"]
+
+    def test_a_walk_whose_last_page_had_come_is_ended(self, process):
+        """Killed between the last page and the end: nothing is asked for again."""
+        made = process(Script(THREE))
+        with made.index.claim("c") as claim:
+            claim.append(page("ab").items, cursor=None, matched=2)
+        assert names(made.listing()) == "ab"
+        assert made.listing().complete
+
+    @pytest.mark.promise(
+        "All readers of a directory share one walk, those of other mounts too, and an open "
+        "directory keeps its order and its offsets."
+    )
+    def test_what_others_read_stays_while_a_new_walk_takes_over(self, process):
+        """An open directory is of one generation, however long it is read."""
+        made = process(Script({None: ("ab", None, 2)}))
+        listing = made.listing()
+        found = listing.iterate()
+        assert next(found)[0] == "a"
+        with made.index.claim("c") as claim:
+            claim.append(page("xyz").items, cursor=None)
+            claim.finish()
+        made.index.sweep()
+        assert names(made.listing()) == "xyz"
+        assert next(found)[0] == "b"
+        del found, listing
+        gc.collect()
+        assert made.index.sweep() == 2
+
+
+class TestAge:
+    def refreshed(self, made):
+        made.listing()
+        made.listings.refresh("c")
+        return names(made.listing())
+
+    def test_an_unchanged_listing_is_confirmed_by_its_first_page(self, process):
+        """First page and count are compared: one request, however large the collection is."""
+        clock, fetch = Clock(), Script(THREE)
+        made = process(fetch, clock=clock)
+        assert names(made.listing()) == "abcde"
+        number = made.listing().number
+        clock.now += 1000
+        fetch.asked.clear()
+        assert self.refreshed(made) == "abcde"
+        assert set(fetch.asked) == {None}
+        assert made.listing().number == number
+        assert made.index.serving("c").touched == clock.now
+
+    @pytest.mark.parametrize("change", [
+        {None: ("xab", "2", 6), "2": ("cd", "3", 6), "3": ("e", None, 6)},
+        {None: ("ab", "2", 4), "2": ("cd", None, 4)},
+        {None: ("ba", "2", 5), "2": ("cd", "3", 5), "3": ("e", None, 5)},
+    ])  # fmt: skip
+    def test_a_changed_listing_is_walked_anew(self, process, change):
+        """Other names, another order or another count: the old one serves until there is a new."""
+        fetch = Script(dict(THREE))
+        made = process(fetch)
+        assert names(made.listing()) == "abcde"
+        fetch.pages = change
+        made.listings.refresh("c")
+        assert names(made.listing()) == "".join(ids for ids, _, _ in change.values())
+
+    def test_a_collection_of_one_page_is_always_taken_anew(self, process):
+        """It costs no more than to compare, and finds what changed within an item."""
+        fetch = Script({None: ("ab", None, 2)})
+        made = process(fetch)
+        assert names(made.listing()) == "ab"
+        fetch.pages = {None: ("ac", None, 2)}
+        made.listings.refresh("c")
+        assert names(made.listing()) == "ac"
+
+    @pytest.mark.promise(
+        "A complete listing that is older than `ttl` is shown at once, and compared with the "
+        "server in the background by its first page and its count; if it has changed it is "
+        "walked anew, and the next who opens the directory sees the new one."
+    )
+    def test_an_old_listing_is_refreshed_in_the_background(self, process, workers):
+        """The old names are given at once; who opens the directory after that sees the new ones."""
+        clock, came = Clock(), threading.Event()
+        fetch = Script({None: ("ab", None, 2)})
+        made = process(fetch, clock=clock)
+        assert names(made.listing()) == "ab"
+
+        def new(cursor):
+            came.set()
+            return ("xy", None, 2)
+
+        fetch.pages = new
+        clock.now += 1000
+        assert names(made.listing()) == "ab"
+        assert came.wait(30)
+        workers.once("refresh c", lambda: None)  # joins what is under way
+        assert names(made.listing()) == "xy"
+
+    def test_a_server_that_is_down_does_not_hide_an_old_listing(self, process, caplog):
+        """It is shown, without a warning, and tried again the next time."""
+        clock = Clock()
+        fetch = Script(dict(THREE))
+        made = process(fetch, clock=clock)
+        assert names(made.listing()) == "abcde"
+        fetch.pages = {None: Unavailable("down")}
+        clock.now += 1000
+        assert names(made.listing()) == "abcde"
+        with pytest.raises(Unavailable):
+            made.listings.refresh("c")
+        assert not caplog.records
+
+    def test_a_worse_walk_does_not_replace_a_better_one(self, process, caplog):
+        """A server that falls short today does not take names away."""
+        fetch = Script(dict(THREE))
+        made = process(fetch)
+        assert names(made.listing()) == "abcde"
+        fetch.pages = {None: ("ab", "2", 9), "2": ("cd", None, 9)}
+        made.listings.refresh("c")
+        assert names(made.listing()) == "abcde"
+        assert "lists 4 of the 9 items it counts" in caplog.text
+
+    def test_an_incomplete_listing_is_walked_anew_when_it_is_old(self, process):
+        """And not believed because its first page is the same."""
+        fetch = Script({None: ("ab", "2", 5), "2": ("cd", None, 5)})
+        made = process(fetch)
+        assert names(made.listing()) == "abcd"
+        assert made.listings.problems() == ["c: the server lists 4 of the 5 items it counts"]
+        fetch.pages = dict(THREE)
+        made.listings.refresh("c")
+        assert names(made.listing()) == "abcde"
+        assert made.listings.problems() == []
+
+    def test_without_a_disk_an_old_listing_is_walked_anew(self, workers):
+        """As a reader opens it, because nothing else is known to be shown."""
+        clock, fetch = Clock(), Script({None: ("ab", None, 2)})
+        made = Process(workers, None, fetch, clock=clock)
+        assert names(made.listing()) == "ab"
+        fetch.pages = {None: ("xy", None, 2)}
+        assert names(made.listing()) == "ab"
+        clock.now += 1000
+        assert names(made.listing()) == "xy"
+
+
+class TestTrouble:
+    """The disk fails: full, read-only, damaged. Readers go on, at the same positions."""
+
+    def fail(self, monkeypatch, index, *methods):
+        def broken(*_args, **_more):
+            raise IndexUnusable("the disk is full")
+
+        for method in methods:
+            monkeypatch.setattr(index, method, broken)
+
+    def test_a_disk_that_fills_in_mid_walk(self, process, monkeypatch, caplog):
+        """What was written is read, what comes is kept in memory, no page is asked for twice."""
+        fetch = Script(THREE)
+        made = process(fetch)
+        listing = made.listing()
+        found = listing.iterate()
+        assert next(found)[0] == "a"
+        assert listing.reach(3)
+        self.fail(monkeypatch, made.index, "claim")
+        assert "a" + "".join(one for one, _ in found) == "abcde"
+        assert fetch.asked == [None, "2", "3"]
+        assert listing.in_memory
+        assert "goes on in memory" in caplog.text
+
+    def test_a_disk_that_cannot_be_read_any_more(self, process, monkeypatch):
+        """The walk begins again, and the reader goes on at its position."""
+        fetch = Script(THREE)
+        made = process(fetch)
+        listing = made.listing()
+        assert listing.reach(3)
+        self.fail(monkeypatch, made.index, "claim", "names", "walk")
+        assert names(listing, 3) == "de"
+
+    def test_a_complete_listing_that_cannot_be_read_is_walked_again(self, process, monkeypatch):
+        """Nothing is lost but time."""
+        made = process(Script(THREE))
+        assert names(made.listing()) == "abcde"
+        again = process(Script(THREE))
+        listing = again.listing()
+        self.fail(monkeypatch, again.index, "names", "walk", "claim")
+        assert names(listing) == "abcde"
+
+    def test_an_index_that_fails_from_the_start(self, process, monkeypatch, caplog):
+        """The listing is in memory, and said once to be."""
+        made = process(Script(THREE))
+        self.fail(monkeypatch, made.index, "serving", "under_way", "claim", "walks")
+        assert names(made.listing()) == "abcde"
+        assert made.listing().in_memory
+        made.listings.problems()
+        assert len([one for one in caplog.records if "goes on without" in one.getMessage()]) == 1
+
+    def test_an_index_that_is_closed_is_no_trouble(self, process, caplog):
+        """The file system is being unmounted: nothing is said, and nothing goes on."""
+        made = process(Script(THREE))
+        listing = made.listing()
+        made.index.close()
+        with pytest.raises((IndexUnusable, Interrupted)):
+            listing.reach(0)
+        assert not caplog.records

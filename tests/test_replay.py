@@ -117,7 +117,8 @@ def test_the_recorded_walk_has_52_items_in_the_servers_order(generation, rehoste
 
 
 @pytest.mark.promise(
-    "Neither the key nor a download token is in any file of the mount, any log line or the cache."
+    "Neither the key nor a download token is in any file of the mount, any log line, the cache "
+    "or the index."
 )
 @pytest.mark.parametrize("generation", [2021, 2022])
 def test_neither_key_nor_token_is_in_any_document_log_line_or_cache_file(

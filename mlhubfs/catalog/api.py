@@ -9,18 +9,24 @@ What looks simple and is not:
    asked at our own root, which is also the one place that the key may go to.
 2. `next` links were recorded with the caller's key inside; the key is cut out.
 3. The 2022 server leaves `limit` out of its `next` links: it is sent again.
-4. An id that is empty, `.` or `..` cannot be written in a URL's path.
+4. A link that counts pages (`page=3`) means pages of the same size: the limit stays as it is.
+5. An id that is empty, `.` or `..` cannot be written in a URL's path.
 
 *Threading.* Stateless; any thread that may wait on the network.
 """
 
 import contextlib
 import time
+from collections.abc import Callable
+from typing import TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urljoin, urlsplit
 
 from mlhubfs.catalog import models
-from mlhubfs.errors import BadAnswer, NotFound
-from mlhubfs.transport.client import Transport, without_key
+from mlhubfs.errors import BadAnswer, Denied, NotFound
+from mlhubfs.transport.client import Body, Transport, without_key
+
+T = TypeVar("T")
+_PAGE_NUMBERS = frozenset({"page", "page_number", "pageNumber", "p"})
 
 
 class Api:
@@ -63,8 +69,19 @@ class Api:
         body = self._get(f"/collections/{_segment(collection_id)}/items/{_segment(item_id)}")
         return _same(models.parse_item(body, time.monotonic()), item_id)
 
-    def page(self, collection_id: str, following: str | None = None) -> models.Page:
-        """Return the first page of a collection's items, or the one that `following` links to."""
+    def page(
+        self,
+        collection_id: str,
+        following: str | None = None,
+        *,
+        limit: int | None = None,
+        deadline: float | None = None,
+    ) -> models.Page:
+        """Return the first page of a collection's items, or the one that `following` links to.
+
+        `limit` items are asked for where the link does not count pages; until the monotonic time
+        `deadline`, if that is given.
+        """
         route = f"/collections/{_segment(collection_id)}/items"
         url, params = self.root + route, []
         if following:
@@ -75,10 +92,30 @@ class Api:
             params = parse_qsl(parts.query, keep_blank_values=True)
             if not unquote(parts.path).rstrip("/").endswith(unquote(route)):
                 url = parts._replace(query="", fragment="").geturl()
+        if any(name in _PAGE_NUMBERS for name, _ in params):
+            limit = None
+        if limit:
+            params = [(name, value) for name, value in params if name != "limit"]
         if not any(name == "limit" for name, _ in params):
-            params.append(("limit", str(self._page_size)))
-        document = self._transport.get_document(url, params)
-        return models.parse_page(document.body, time.monotonic())
+            params.append(("limit", str(limit or self._page_size)))
+        fetched = time.monotonic()
+        document = self._transport.get_document(url, params, deadline=deadline)
+        return models.parse_page(document.body, fetched)
+
+    def has_catalog_file(self, dataset_id: str) -> bool:
+        """Say whether all items of a dataset can be had in one file."""
+        try:
+            self._get(f"/catalog/{_segment(dataset_id)}/info")
+        except (NotFound, BadAnswer, Denied):
+            return False
+        return True
+
+    def pour_catalog_file(
+        self, dataset_id: str, into: Callable[[Body], T], *, deadline: float
+    ) -> T:
+        """Return what `into` makes of that file, a gzipped tar, until the monotonic `deadline`."""
+        url = f"{self.root}/catalog/{_segment(dataset_id)}"
+        return self._transport.pour(url, into, deadline=deadline)
 
     def check_key(self, collection_id: str, *, deadline: float | None = None) -> None:
         """Ask for something that needs the key; raises Denied where it is refused or missing.

@@ -1,62 +1,74 @@
-"""The catalog as the tree sees it: every look-up through the memory, no listing for a known name.
+"""The catalog as the tree sees it: look-ups through what is known, no listing for a known name.
 
-Owns which answer teaches what: a page of items fills the memory of items, the list of datasets
-names the collections. Does not know routes (`api`) nor files (`tree`).
+Owns which answer teaches what, and the order in which an item is looked for: in memory, on pages
+that came last, in the index, at the server; and in the index whatever its age, where the server
+cannot be reached. Does not know routes (`api`) nor files (`tree`).
 
 *Threading.* Any thread; those that serve the kernel wait interruptibly, in the workers.
 """
 
 import re
-import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 from mlhubfs.catalog.api import writable_in_url
-from mlhubfs.catalog.listing import MOST_EMPTY_PAGES, Listing
+from mlhubfs.catalog.bulk import CatalogFile
+from mlhubfs.catalog.index import Index
+from mlhubfs.catalog.listing import Listing
+from mlhubfs.catalog.listings import Listings
 from mlhubfs.catalog.memory import Memory
-from mlhubfs.catalog.models import Collection, Dataset, Item, Page
-from mlhubfs.errors import BadAnswer, NotFound
+from mlhubfs.catalog.models import Collection, Dataset, Item, Page, parse_item
+from mlhubfs.catalog.pager import Pager
+from mlhubfs.catalog.recent import Recent
+from mlhubfs.catalog.source import Source
+from mlhubfs.catalog.stored import Stored
+from mlhubfs.catalog.walker import MOST_EMPTY_PAGES, AnyIndex, Walker
+from mlhubfs.errors import BadAnswer, NotFound, Offline, Unavailable
 from mlhubfs.transport.workers import Workers
 
-# A page of MLHub's is 630 kB, an item 6.3 kB: the items of the pages last read, about 10,000.
-_ITEM_BYTES = 64 << 20
+# A page of MLHub's is 630 kB, an item 6.3 kB. Without an index: the items of the pages last read,
+# about 10,000; with one only their links are missed, so those of two pages must do.
+_PAGE_BYTES = 64 << 20
+_PAGE_BYTES_INDEXED = 16 << 20
+_ITEM_BYTES = 16 << 20
+_ASSET_BYTES = 500  # what an asset takes in memory, over its JSON
 _COLLECTIONS = 2000  # the largest public catalogs have some hundreds
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._~:-]+")
 
 
-class Source(Protocol):
-    """Where a catalog comes from; see `api.Api` for the meaning of each method."""
-
-    root: str
-
-    def datasets(self) -> list[Dataset] | None:
-        """Return all datasets, or None where the source has no such thing."""
-
-    def dataset(self, id_or_doi: str) -> Dataset:
-        """Return the dataset with that id or DOI."""
-
-    def collections(self) -> list[Collection]:
-        """Return all collections."""
-
-    def collection(self, collection_id: str) -> Collection:
-        """Return the collection with that id."""
-
-    def item(self, collection_id: str, item_id: str) -> Item:
-        """Return the item with that id."""
-
-    def page(self, collection_id: str, following: str | None = None) -> Page:
-        """Return the first page of a collection's items, or the one that `following` links to."""
-
-
 class Catalog:
-    """Datasets, collections and items of one source; times are seconds."""
+    """Datasets, collections and items of one source; times are seconds.
+
+    What is listed goes into `index`, where there is one. Pages have at most `page_size` items.
+    `patience` is how long another process may walk a collection without getting further.
+    `is_offline` says that nothing is asked of the source: then nothing is too old.
+    """
 
     def __init__(
-        self, source: Source, workers: Workers, *, ttl: float, negative_ttl: float
+        self,
+        source: Source,
+        workers: Workers,
+        *,
+        ttl: float,
+        negative_ttl: float,
+        index: Index | None = None,
+        page_size: int = 100,
+        patience: float = 60.0,
+        is_offline: bool = False,
     ) -> None:
         self._source = source
         self._workers = workers
-        self._ttl = ttl
+        self._page_size = page_size
+        self._index_ttl = None if is_offline else ttl
+        self._stored = Stored(index)
+        self._recent = Recent(_PAGE_BYTES_INDEXED if index else _PAGE_BYTES)
+        self.listings = Listings(
+            self._stored,
+            workers,
+            self._make_walker,
+            ttl=float("inf") if is_offline else ttl,
+            patience=patience,
+        )
+        """The listings of its collections."""
         self._lists = Memory(workers, ttl=ttl, negative_ttl=negative_ttl, capacity=2)
         self._collections = Memory(
             workers, ttl=ttl, negative_ttl=negative_ttl, capacity=_COLLECTIONS
@@ -66,10 +78,10 @@ class Catalog:
             ttl=ttl,
             negative_ttl=negative_ttl,
             capacity=_ITEM_BYTES,
-            weigh=lambda item: len(item.document) + 1000,
+            weigh=lambda item: len(item.document) + 1000 + _ASSET_BYTES * len(item.assets),
         )
-        self._listings: dict[str, Listing] = {}
         self._has_datasets = False
+        self._last_datasets: dict[str, Dataset] = {}
 
     @property
     def root(self) -> str:
@@ -89,20 +101,32 @@ class Catalog:
     def collection(self, collection_id: str) -> Collection:
         """Return a collection by its id: one request, or none."""
         return self._collections.get(
-            f"collection {collection_id}", lambda: self._source.collection(collection_id)
+            f"collection {collection_id}", lambda: self._load_collection(collection_id)
         )
 
     def item(self, collection_id: str, item_id: str) -> Item:
-        """Return an item by its id: one request, or none."""
-        return self._items.get(
-            _item_key(collection_id, item_id), lambda: self._look_up(collection_id, item_id)
+        """Return an item by its id: one request, or none. Its links may be cut, or old."""
+        key = _item_key(collection_id, item_id)
+        kept: Item | None = self._items.peek(key)
+        known = (
+            kept
+            or self._recent.item(collection_id, item_id, self._items.oldest())
+            or self._stored.item(collection_id, item_id, ttl=self._index_ttl)
         )
+        if known is None:
+            return self._items.get(key, lambda: self._load_item(collection_id, item_id))
+        if kept is None:
+            self._items.put(key, known)
+        return known
 
     def renewed_item(self, collection_id: str, item_id: str, after: float) -> Item:
         """Return the item as asked for after the monotonic time `after`: its links are newer."""
         return self._items.renew(
             _item_key(collection_id, item_id),
-            lambda: self._look_up(collection_id, item_id),
+            lambda: (
+                self._recent.item(collection_id, item_id, after)
+                or self._look_up(collection_id, item_id)
+            ),
             lambda item: item.fetched > after,
         )
 
@@ -116,20 +140,12 @@ class Catalog:
 
     def listed(self, collection_id: str, item_id: str) -> float | None:
         """Return the POSIX time of an item that a current listing names, without a request."""
-        listing = self._listings.get(collection_id)
-        return listing.modified(item_id) if listing and self._is_current(listing) else None
+        modified = self._stored.known(collection_id, item_id, ttl=self._index_ttl)
+        return self.listings.known(collection_id, item_id) if modified is None else modified
 
     def listing(self, collection_id: str) -> Listing:
-        """Return the walk of a collection's items that is under way or fresh, or a new one."""
-        listing = self._listings.get(collection_id)
-        if listing is None or not self._is_current(listing):
-            # Two readers may both get here: the walk that loses its place in the table still
-            # serves the reader that holds it.
-            listing = Listing(
-                collection_id, lambda following: self._page(collection_id, following), self._workers
-            )
-            self._listings[collection_id] = listing
-        return listing
+        """Return the names of a collection's items, as they are to be shown now."""
+        return self.listings.listing(collection_id)
 
     def find(self, collection_id: str, is_wanted: Callable[[str], bool]) -> Item:
         """Return the first item whose id `is_wanted` accepts, walking all pages if need be.
@@ -143,7 +159,18 @@ class Catalog:
 
     def problems(self) -> list[str]:
         """Return a line for each listing that is known to be incomplete."""
-        return [f"{one.name}: {one.problem}" for one in self._listings.values() if one.problem]
+        return self.listings.problems()
+
+    def _load_item(self, collection_id: str, item_id: str) -> Item:
+        try:
+            item = self._look_up(collection_id, item_id)
+        except Unavailable:
+            stored = self._stored.item(collection_id, item_id, ttl=None)
+            if stored is None:
+                raise
+            return stored
+        self._stored.keep_item(collection_id, item)
+        return item
 
     def _look_up(self, collection_id: str, item_id: str) -> Item:
         if writable_in_url(item_id):
@@ -155,12 +182,13 @@ class Catalog:
                 listed = self.listed(collection_id, item_id) is not None
                 if _PLAIN_ID.fullmatch(item_id) or not (listed or "/" in item_id):
                     raise
-        for item in self._walk(collection_id):
-            if item.id == item_id:
-                return item
+        for page in self._pages(collection_id):
+            for item in page.items:
+                if item.id == item_id:
+                    return parse_item(item.document, page.fetched)
         raise NotFound(f"no item {item_id!r} in {collection_id}")
 
-    def _walk(self, collection_id: str) -> Iterator[Item]:
+    def _pages(self, collection_id: str) -> Iterator[Page]:
         seen = set[str | None]()
         following: str | None = None
         empty_pages = 0
@@ -168,33 +196,69 @@ class Catalog:
             seen.add(following)
             page = self._source.page(collection_id, following)
             empty_pages = 0 if page.items else empty_pages + 1
-            yield from page.items
+            yield page
             following = page.next
             if following is None:
                 return
 
-    def _page(self, collection_id: str, following: str | None) -> Page:
-        page = self._source.page(collection_id, following)
-        for item in page.items:
-            self._items.put(_item_key(collection_id, item.id), item)
-        return page
+    def _make_walker(self, collection_id: str, index: AnyIndex) -> Walker:
+        def ask(cursor: str | None, limit: int, deadline: float | None) -> Page:
+            return self._source.page(collection_id, cursor, limit=limit, deadline=deadline)
+
+        return Walker(
+            collection_id,
+            Pager(ask, most=self._page_size),
+            bulk=self._make_bulk(collection_id, index),
+            later=self._workers.submit,
+            learn=lambda page: self._recent.learn(collection_id, page),
+        )
+
+    def _make_bulk(self, collection_id: str, index: AnyIndex) -> CatalogFile | None:
+        for dataset in self._last_datasets.values():
+            if collection_id in dataset.collection_ids:
+                return CatalogFile(self._source, dataset, index)
+        return None
 
     def _load_datasets(self) -> dict[str, Dataset]:
-        datasets = self._source.datasets()
-        if datasets is None and self._has_datasets:
-            # A portal's page or a proxy's 404: for this the mount must not look empty.
-            raise BadAnswer(f"{self.root} no longer answers with its datasets")
+        try:
+            datasets = self._source.datasets()
+        except Offline:
+            try:
+                datasets = self._stored.datasets()
+            except LookupError:
+                raise Offline(
+                    f"offline, and nothing is kept of {self.root}: mount it once without `offline`"
+                ) from None
+        else:
+            if datasets is None and self._has_datasets:
+                # A portal's page or a proxy's 404: for this the mount must not look empty.
+                raise BadAnswer(f"{self.root} no longer answers with its datasets")
+            self._stored.keep_datasets(datasets)
         self._has_datasets = datasets is not None
-        return {one.id: one for one in datasets or ()}
+        self._last_datasets = {one.id: one for one in datasets or ()}
+        return self._last_datasets
 
     def _load_collections(self) -> dict[str, Collection]:
-        collections = {one.id: one for one in self._source.collections()}
+        try:
+            found = self._source.collections()
+            self._stored.keep_collections(found)
+        except Offline:
+            found = self._stored.collections() or []
+        collections = {one.id: one for one in found}
         for key, one in collections.items():
             self._collections.put(f"collection {key}", one)
         return collections
 
-    def _is_current(self, listing: Listing) -> bool:
-        return time.monotonic() - listing.touched < self._ttl
+    def _load_collection(self, collection_id: str) -> Collection:
+        try:
+            collection = self._source.collection(collection_id)
+            self._stored.keep_collection(collection)
+        except Offline:
+            stored = self._stored.collection(collection_id)
+            if stored is None:
+                raise
+            return stored
+        return collection
 
 
 def _item_key(collection_id: str, item_id: str) -> str:

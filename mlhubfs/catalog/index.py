@@ -49,22 +49,23 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlhubfs.catalog.index_database import Database, IndexUnusable
+from mlhubfs.catalog.index_database import Database
 from mlhubfs.catalog.index_documents import Strip, unpack
 from mlhubfs.catalog.index_walk import (
     PLACES,
     Claim,
     Walk,
-    WalkGone,
     find_walk,
     find_walks,
     insert_walk,
 )
 from mlhubfs.catalog.locks import FileLock, try_lock
+from mlhubfs.errors import IndexUnusable, WalkGone
 
 __all__ = ["Claim", "Index", "IndexUnusable", "Walk", "WalkGone", "path_of"]
 
 _BATCH = 1000  # names a query: 1 ms, and 150 kB of memory
+_ANSWER_LEVEL = 6
 _SWEPT_BATCH = 5000  # rows deleted a transaction: 40 ms in which others cannot write
 
 
@@ -81,6 +82,7 @@ class Index:
         self.path = path
         self._strip = strip
         self._clock = clock
+        self.is_closed = False
         self._database = Database(path)
         with self._database.writing() as connection:
             connection.execute(
@@ -89,6 +91,7 @@ class Index:
 
     def close(self) -> None:
         """Let go of the file."""
+        self.is_closed = True
         self._database.close()
 
     @property
@@ -152,13 +155,17 @@ class Index:
             raise WalkGone(f"the walk {number} is deleted")
         return held
 
-    def item(self, collection: str, item_id: str) -> bytes | None:
-        """Return the JSON of an item, as far as it is stored, or None; the newest walk's."""
+    def item(self, collection: str, item_id: str, since: float = 0.0) -> bytes | None:
+        """Return the JSON of an item, as far as it is stored, or None; the newest walk's.
+
+        Only walks that were touched at the POSIX time `since` or later count.
+        """
         found = self._find(
             "SELECT document, dictionary FROM walks JOIN names ON walk = number"
             " JOIN documents USING (place)",
             collection,
             item_id,
+            since,
         )
         if found is None:
             return None
@@ -167,27 +174,42 @@ class Index:
         except zlib.error as error:
             raise self._database.damaged(str(error)) from error
 
-    def known(self, collection: str, item_id: str) -> float | None:
-        """Return the POSIX time of an item that the collection's walks name, or None."""
+    def known(self, collection: str, item_id: str, since: float = 0.0) -> float | None:
+        """Return the POSIX time of an item that such walks name, or None."""
         found = self._find(
-            "SELECT modified FROM walks JOIN names ON walk = number", collection, item_id
+            "SELECT modified FROM walks JOIN names ON walk = number", collection, item_id, since
         )
         return None if found is None else float(found[0])
 
-    def claim(self, collection: str) -> "Claim | None":
+    def claim(self, collection: str, number: int | None = None) -> Claim | None:
         """Return the right to walk a collection, or None while another thread or process has it.
 
-        The walk under way is resumed; where there is none, a new one begins.
+        The walk under way is resumed; where there is none, a new one begins. With `number` it must
+        be that one: raises WalkGone if it has ended.
         """
         claimed = self._lock(self._claim_path(collection))
         if claimed is None:
             return None
         try:
-            walk = self._begin(collection)
+            walk = self._begin(collection) if number is None else self._resume(collection, number)
         except BaseException:
             claimed.release(remove=True)
             raise
         return Claim(walk, claimed, self._database, strip=self._strip, clock=self._clock)
+
+    def keep(self, question: str, document: bytes) -> None:
+        """Store what was asked for singly, stripped like the items; in place of what was before."""
+        packed = zlib.compress(self._strip(document), _ANSWER_LEVEL)
+        with self._database.writing() as connection:
+            connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (question, packed))
+
+    def kept(self, question: str) -> bytes | None:
+        """Return what `keep` stored, or None."""
+        rows = self._rows("SELECT document FROM answers WHERE question = ?", question)
+        try:
+            return zlib.decompress(rows[0][0]) if rows else None
+        except zlib.error as error:
+            raise self._database.damaged(str(error)) from error
 
     def confirm(self, number: int, *, matched: int | None = None) -> None:
         """Note that the server's listing was found to be what this walk has."""
@@ -240,23 +262,30 @@ class Index:
             walk = self.under_way(collection)
         return walk
 
+    def _resume(self, collection: str, number: int) -> Walk:
+        walk = self.under_way(collection)
+        if walk is None or walk.number != number:
+            raise WalkGone(f"the walk {number} has ended")
+        return walk
+
     def _walk(self, condition: str, value: str | int) -> Walk | None:
         with self._database.reading() as connection:
             return find_walk(connection, condition, value)
 
-    def _find(self, query: str, collection: str, item_id: str) -> Any:
+    def _find(self, query: str, collection: str, item_id: str, since: float) -> Any:
         try:
             rows = self._rows(
                 f"{query} WHERE collection = ? AND state IN ('walking', 'serving') AND id = ?"
-                " ORDER BY number DESC LIMIT 1",
+                " AND touched >= ? ORDER BY number DESC LIMIT 1",
                 collection,
                 item_id,
+                since,
             )
         except UnicodeEncodeError:
             return None  # a name of bytes that are no UTF-8: no server's JSON can hold it
         return rows[0] if rows else None
 
-    def _rows(self, query: str, *values: str | int) -> list[Any]:
+    def _rows(self, query: str, *values: str | float) -> list[Any]:
         with self._database.reading() as connection:
             return connection.execute(query, values).fetchall()
 

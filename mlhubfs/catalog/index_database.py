@@ -27,7 +27,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from mlhubfs.catalog.locks import FileLock, lock
-from mlhubfs.errors import MlhubfsError
+from mlhubfs.errors import IndexUnusable
 
 _log = logging.getLogger("mlhubfs.catalog")
 
@@ -42,7 +42,8 @@ _DAMAGED = b"damaged"
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 # `place` is walk << 32 | position: rows of a walk lie together and in order. Names and documents
-# are apart, so that a listing of 590,326 items reads 60 MB, not 300.
+# are apart, so that a listing of 590,326 items reads 60 MB, not 300. `pass` counts the rewinds of
+# its walk when a name last came; `answers` is what was asked for singly.
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE source (root TEXT NOT NULL);
@@ -53,6 +54,8 @@ CREATE TABLE walks (
     count INTEGER NOT NULL DEFAULT 0,
     matched INTEGER,
     pages INTEGER NOT NULL DEFAULT 0,
+    rewinds INTEGER NOT NULL DEFAULT 0,
+    passed INTEGER NOT NULL DEFAULT 0,
     cursor TEXT,
     problem TEXT,
     started REAL NOT NULL,
@@ -66,21 +69,16 @@ CREATE TABLE names (
     place INTEGER PRIMARY KEY,
     walk INTEGER NOT NULL,
     id TEXT NOT NULL,
-    modified REAL NOT NULL
+    modified REAL NOT NULL,
+    pass INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX names_by_id ON names (walk, id);
 CREATE TABLE documents (place INTEGER PRIMARY KEY, document BLOB NOT NULL);
+CREATE TABLE answers (question TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID;
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
-
-
-class IndexUnusable(MlhubfsError):
-    """The index cannot be read or written (disk full, read-only, damaged): go on without it.
-
-    What was in it before is still there, and what was to be written is not, in part or in whole.
-    """
 
 
 class Database:

@@ -16,19 +16,16 @@ import msgspec
 from mlhubfs.catalog.index_database import Database
 from mlhubfs.catalog.index_documents import Packer, Strip, dictionary_of
 from mlhubfs.catalog.locks import FileLock
-from mlhubfs.catalog.models import Item
-from mlhubfs.errors import MlhubfsError
+from mlhubfs.catalog.models import Listed
+from mlhubfs.errors import WalkGone
 
 PLACES = 1 << 32
 """Positions that a walk has room for: `place` is walk * PLACES + position."""
 
 _COLUMNS = (
-    "number, collection, state, count, matched, pages, cursor, problem, started, touched, finished"
+    "number, collection, state, count, matched, pages, rewinds, passed, cursor, problem, started,"
+    " touched, finished"
 )
-
-
-class WalkGone(MlhubfsError):
-    """A walk is no longer there, or no longer where the claim left it: look it up anew."""
 
 
 class Walk(msgspec.Struct, frozen=True):
@@ -45,6 +42,10 @@ class Walk(msgspec.Struct, frozen=True):
     """How many the server says there are, where it does."""
     pages: int
     """Pages since the walk began or was last rewound."""
+    rewinds: int
+    """How often it began again at the first page."""
+    passed: int
+    """How many of its items have come since it began or was last rewound."""
     cursor: str | None
     """What the next page is asked with; None before the first page, and after the last one."""
     problem: str | None
@@ -101,7 +102,7 @@ class Claim:
         self._claimed.release(remove=True)
 
     def append(
-        self, items: Sequence[Item], *, cursor: str | None, matched: int | None = None
+        self, items: Sequence[Listed], *, cursor: str | None, matched: int | None = None
     ) -> Walk:
         """Add a page, in one transaction with the `cursor` of the next one; return the walk.
 
@@ -112,13 +113,15 @@ class Claim:
         packed = [packer.pack(self._strip(item.document)) for item in items] if packer else []
 
         def change(connection: sqlite3.Connection) -> int:
+            count, passed = _insert_items(connection, self.walk, items, packed)
             connection.execute(
-                "UPDATE walks SET count = ?, matched = coalesce(?, matched), pages = pages + 1,"
-                " cursor = ?, problem = NULL, touched = ?,"
+                "UPDATE walks SET count = ?, passed = passed + ?, matched = coalesce(?, matched),"
+                " pages = pages + 1, cursor = ?, problem = NULL, touched = ?,"
                 " dictionary = CASE WHEN dictionary = x'' THEN ? ELSE dictionary END"
                 " WHERE number = ?",
                 (
-                    _insert_items(connection, self.walk, items, packed),
+                    count,
+                    passed,
                     matched,
                     cursor,
                     self._clock(),
@@ -141,7 +144,7 @@ class Claim:
 
         The names stay, at their positions: those that come again change nothing, new ones follow.
         """
-        return self._update("cursor = NULL, pages = 0")
+        return self._update("cursor = NULL, pages = 0, passed = 0, rewinds = rewinds + 1")
 
     def discard(self) -> Walk:
         """Give up what was walked, and begin a new walk, which is returned."""
@@ -202,7 +205,7 @@ class Claim:
         self.walk = walk
         return walk
 
-    def _packing(self, items: Sequence[Item]) -> tuple[Packer | None, bytes]:
+    def _packing(self, items: Sequence[Listed]) -> tuple[Packer | None, bytes]:
         """Return the walk's packer and its dictionary, made of the first page that has items."""
         if self._packer or not items:
             return self._packer, b""
@@ -245,19 +248,30 @@ def insert_walk(connection: sqlite3.Connection, collection: str, now: float) -> 
 
 
 def _insert_items(
-    connection: sqlite3.Connection, walk: Walk, items: Sequence[Item], packed: Sequence[bytes]
-) -> int:
-    """Add the items whose ids are new to the walk; return how many it has then."""
+    connection: sqlite3.Connection, walk: Walk, items: Sequence[Listed], packed: Sequence[bytes]
+) -> tuple[int, int]:
+    """Add the items whose ids are new to the walk; return how many it has then, and how many came.
+
+    Those that came before the last rewind are only noted to have come again.
+    """
     place = first = walk.number * PLACES
     place += walk.count
     documents = []
+    again = []
     for item, document in zip(items, packed, strict=True):
         done = connection.execute(
-            "INSERT INTO names VALUES (?, ?, ?, ?) ON CONFLICT (walk, id) DO NOTHING",
-            (place, walk.number, item.id, item.modified),
+            "INSERT INTO names VALUES (?, ?, ?, ?, ?) ON CONFLICT (walk, id) DO NOTHING",
+            (place, walk.number, item.id, item.modified, walk.rewinds),
         )
         if done.rowcount:
             documents.append((place, document))
             place += 1
+        else:
+            again.append((walk.rewinds, walk.number, item.id, walk.rewinds))
     connection.executemany("INSERT INTO documents VALUES (?, ?)", documents)
-    return place - first
+    passed = len(documents)
+    if walk.rewinds and again:
+        passed += connection.executemany(
+            "UPDATE names SET pass = ? WHERE walk = ? AND id = ? AND pass < ?", again
+        ).rowcount
+    return place - first, passed

@@ -73,6 +73,10 @@ class Memory:
         kept = self._find(key)
         return kept.value if kept and self._is_fresh(kept) else None
 
+    def oldest(self) -> float:
+        """Return the time at which a value that is fresh by now was loaded at the earliest."""
+        return self._clock() - self._ttl
+
     def put(self, key: str, value: Any) -> None:
         """Keep a value that was learned along the way."""
         self._keep(key, value, None, self._ttl)

@@ -8,7 +8,7 @@ Each value keeps its JSON (`document`) as it came; what is shown of it is scrubb
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -19,6 +19,9 @@ from mlhubfs.errors import BadAnswer
 
 _log = logging.getLogger("mlhubfs.catalog")
 T = TypeVar("T")
+LONG_AGO = 1e-9
+"""On the monotonic clock: when an item was asked for that the index kept, before this process."""
+_CUT_LINK = "/download/..."  # what the index leaves of a personal download link
 _SIZES = 1 << 63  # what a file's size fits in
 
 
@@ -70,6 +73,11 @@ class Asset(msgspec.Struct, frozen=True):
     size: int | None = None
     """Bytes, where the catalog says so (`file:size`)."""
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether the index has cut the permission out of its link: the item is to be renewed."""
+        return self.href.endswith(_CUT_LINK)
+
 
 class Item(msgspec.Struct, frozen=True):
     """A STAC Item."""
@@ -98,14 +106,27 @@ class Collection(msgspec.Struct, frozen=True):
 ItemOrCollection = TypeVar("ItemOrCollection", Item, Collection)
 
 
+class Listed(msgspec.Struct, frozen=True, gc=False):
+    """An item as far as a listing needs it; `parse_item` of its document gives the rest."""
+
+    id: str
+    modified: float
+    """POSIX seconds of the item's datetime, or 0."""
+    document: bytes
+
+
 class Page(msgspec.Struct, frozen=True):
     """One page of a listing of items."""
 
-    items: tuple[Item, ...]
+    items: tuple[Listed, ...]
     next: str | None
     """The href of the next page, as the server wrote it."""
     matched: int | None
     """How many items the whole listing has, where the server says so."""
+    fetched: float = 0.0
+    """When it was asked for, on the monotonic clock."""
+    size: int = 0
+    """Bytes of JSON."""
 
 
 class _RawAsset(msgspec.Struct):
@@ -123,6 +144,12 @@ class _RawItem(msgspec.Struct):
     id: str
     properties: _RawProperties | None = None
     assets: dict[str, _RawAsset | None] | None = None
+
+
+class _RawListed(msgspec.Struct):
+    id: str
+    properties: _RawProperties | None = None
+    assets: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _RawCollection(msgspec.Struct):
@@ -184,8 +211,26 @@ def parse_page(body: bytes, fetched: float) -> Page:
     matched = raw.context.matched if raw.context else None
     if matched is None:
         matched = raw.matched
-    items = tuple(_each(raw.features, lambda one: parse_item(one, fetched)))
-    return Page(items, following, matched)
+    return Page(tuple(_each(raw.features, _listed)), following, matched, fetched, len(body))
+
+
+def parse_archived(body: bytes, mend: Callable[[bytes], bytes]) -> Listed:
+    """Return what a listing needs of one STAC Item, the JSON of its assets mended."""
+    item = _listed(body)
+    assets = bytes(_decode(body, _RawListed, "a STAC Item").assets)
+    before, found, after = body.partition(assets)
+    return Listed(item.id, item.modified, before + mend(assets) + after) if found else item
+
+
+def _listed(body: Any) -> Listed:
+    raw = _decode(body, _RawListed, "a STAC Item")
+    if bytes(memoryview(raw.assets)[:1]) not in {b"{", b"n"}:
+        raise BadAnswer("the server's answer is not a STAC Item: its assets are no object")
+    properties = raw.properties
+    modified = 0.0
+    if properties:
+        modified = parse_time(properties.datetime) or parse_time(properties.start_datetime)
+    return Listed(raw.id, modified, bytes(body))
 
 
 def parse_time(text: object) -> float:

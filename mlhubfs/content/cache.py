@@ -73,6 +73,8 @@ class DiskCache:
     def __init__(self, folder: Path, size: int) -> None:
         self._folder = folder
         self._troubles: set[str] = set()
+        self.hits = self.misses = 0
+        """Values that were asked for and there, or not, so far."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         self._writer = self._open(size)
@@ -93,6 +95,8 @@ class DiskCache:
             data = self._get(key)
             if data is not None:
                 found[key] = data
+            self.hits += data is not None
+            self.misses += data is None
         with self._changed:
             if len(self._used) < _USED_KEYS:
                 self._used.update(found)

@@ -101,15 +101,18 @@ class ItemDirectory(Directory):
                 item = catalog.renewed_item(self._collection_id, self._item_id, after)
             else:
                 item = self._item()
-            href = next((one.href for one in item.assets if one.key == asset.key), None)
-            if href is None:
+            found = _find(item, asset.key)
+            if found and found.is_cut:
+                item = catalog.renewed_item(self._collection_id, self._item_id, item.fetched)
+                found = _find(item, asset.key)
+            if found is None:
                 raise NotFound(f"{self._path} no longer has the asset {asset.key!r}")
             above, here = (
                 quote(one, safe="", errors="replace")
                 for one in (self._collection_id, self._item_id)
             )
             base = f"{catalog.root}/collections/{above}/items/{here}"
-            return Location(urljoin(base, href), item.fetched)
+            return Location(urljoin(base, found.href), item.fetched)
 
         identity = (catalog.root, self._collection_id, self._item_id, asset.key)
         return AssetRef(identity, locate, is_html=is_html(asset))
@@ -220,6 +223,10 @@ def file_names(assets: tuple[Asset, ...], reserved: frozenset[str]) -> dict[str,
     return asset_names(
         (asset for asset in assets if urlsplit(asset.href).scheme.lower() in _SCHEMES), reserved
     )
+
+
+def _find(item: Item, key: str) -> Asset | None:
+    return next((one for one in item.assets if one.key == key), None)
 
 
 def is_html(asset: Asset) -> bool:

@@ -1,0 +1,48 @@
+"""Where a catalog comes from, as the catalog needs it."""
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from mlhubfs.catalog.models import Collection, Dataset, Item, Page
+from mlhubfs.transport.client import Body
+
+T = TypeVar("T")
+
+
+class Source(Protocol):
+    """Where a catalog comes from; see `api.Api` for the meaning of each method."""
+
+    root: str
+
+    def datasets(self) -> list[Dataset] | None:
+        """Return all datasets, or None where the source has no such thing."""
+
+    def dataset(self, id_or_doi: str) -> Dataset:
+        """Return the dataset with that id or DOI."""
+
+    def collections(self) -> list[Collection]:
+        """Return all collections."""
+
+    def collection(self, collection_id: str) -> Collection:
+        """Return the collection with that id."""
+
+    def item(self, collection_id: str, item_id: str) -> Item:
+        """Return the item with that id."""
+
+    def page(
+        self,
+        collection_id: str,
+        following: str | None = None,
+        *,
+        limit: int | None = None,
+        deadline: float | None = None,
+    ) -> Page:
+        """Return the first page of a collection's items, or the one that `following` links to."""
+
+    def has_catalog_file(self, dataset_id: str) -> bool:
+        """Say whether all items of a dataset can be had in one file."""
+
+    def pour_catalog_file(
+        self, dataset_id: str, into: Callable[[Body], T], *, deadline: float
+    ) -> T:
+        """Return what `into` makes of that file."""
