@@ -87,7 +87,10 @@ class Config:
     """Sent to the source's own origin only, in a header."""
 
     cache_dir: Path = _option(
-        Path(), _parse_path, "where blocks are kept between mounts", "the user's cache folder"
+        Path(),
+        _parse_path,
+        "where listings and blocks are kept between mounts",
+        "the user's cache folder",
     )
     cache_size: int = _option(
         10 << 30,
@@ -98,7 +101,7 @@ class Config:
     ttl: float = _option(
         300.0,
         parse_seconds,
-        "how long names and item JSON are trusted before they are asked again",
+        "how long names and item JSON are trusted before they are looked at again",
         "5m",
     )
     content_ttl: float = _option(
@@ -114,7 +117,12 @@ class Config:
     read_timeout: float = _option(
         20.0, _parse_timeout, "longest silence in the middle of an answer", "20"
     )
-    page_size: int = _option(100, _parse_count, "items asked for per page of a listing")
+    page_size: int = _option(
+        10000, _parse_count, "most items of a listing's page; the first has at most 100"
+    )
+    offline: bool = _option(
+        False, _parse_flag, "ask no server: only what the index and the cache hold", "off"
+    )
     binding: str = _option(
         "auto", _parse_binding, "libfuse to use: fuse3 (mfusepy), fuse2 (fusepy) or auto"
     )

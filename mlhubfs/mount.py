@@ -16,17 +16,22 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from mlhubfs import mountpoint
+from mlhubfs import mountpoint, status
 from mlhubfs.catalog.api import Api
 from mlhubfs.catalog.catalog import Catalog
+from mlhubfs.catalog.index import Index, path_of
+from mlhubfs.catalog.index_documents import stripper
+from mlhubfs.catalog.pager import FIRST
 from mlhubfs.config import MLHUB_ROOT, Config
 from mlhubfs.content.cache import DiskCache
 from mlhubfs.content.content import Content
 from mlhubfs.errors import (
     BadAnswer,
     Denied,
+    IndexUnusable,
     MlhubfsError,
     MountError,
     NotFound,
@@ -59,6 +64,9 @@ class Session:
     tree: Tree
     catalog: Catalog
     network: Workers
+    transport: Transport
+    cache: DiskCache | None
+    index: Index | None
     notices: tuple[str, ...]
     """What is not as it should be, and does not keep it from working."""
 
@@ -79,30 +87,48 @@ def session(
         connect_timeout=config.connect_timeout,
         read_timeout=config.read_timeout,
         timeout=config.timeout,
+        is_offline=config.offline,
     )
     cache = _open_cache(config)
+    index = _open_index(config)
     try:
-        source = Api(transport, config.source, page_size=config.page_size)
-        catalog = Catalog(source, network, ttl=config.ttl, negative_ttl=config.negative_ttl)
+        source = Api(transport, config.source, page_size=min(FIRST, config.page_size))
+        catalog = Catalog(
+            source,
+            network,
+            ttl=config.ttl,
+            negative_ttl=config.negative_ttl,
+            index=index,
+            page_size=config.page_size,
+            patience=config.timeout,
+            is_offline=config.offline,
+        )
         content = Content(
             transport,
             cache,
             network=network,
             disk=disk,
-            ttl=config.content_ttl,
+            ttl=math.inf if config.offline else config.content_ttl,
             negative_ttl=config.negative_ttl,
         )
         notices = [_check(source, catalog, config)]
         if cache is None:
             notices.append(f"{config.cache_dir} cannot be used: nothing is kept between mounts")
         tree = Tree(Surroundings(catalog, content, scrubber(config.source)))
-        yield Session(tree, catalog, network, tuple(one for one in notices if one))
+        if index is None:
+            notices.append(f"{config.cache_dir} has no room for listings: they are not kept")
+        else:
+            network.submit(partial(_sweep, index))
+        told = tuple(one for one in notices if one)
+        yield Session(tree, catalog, network, transport, cache, index, told)
     finally:
         network.close()
         disk.close()
         transport.close()
         if cache:
             cache.close()
+        if index:
+            index.close()
 
 
 def mount(
@@ -194,6 +220,7 @@ def _serve(
         session(config, interrupted=gives_up) as served,
     ):
         ending.callback(at_end)
+        ending.enter_context(status.answering(where, lambda: _report(served, config, where)))
         operations = Operations(
             served.tree,
             started=lambda: started(served.notices),
@@ -281,6 +308,38 @@ def _open_cache(config: Config) -> DiskCache | None:
         return None
 
 
+def _open_index(config: Config) -> Index | None:
+    path = path_of(config.cache_dir / "index", config.source)
+    try:
+        return Index(path, root=config.source, strip=stripper(config.source))
+    except IndexUnusable as error:
+        _log.warning("no listings on disk: %s", error)
+        return None
+
+
+def _sweep(index: Index) -> None:
+    with contextlib.suppress(IndexUnusable):
+        index.sweep(stop=lambda: index.is_closed)
+
+
+def _report(served: Session, config: Config, where: Path) -> status.Report:
+    """Return what the daemon tells of itself."""
+    cache, index = served.cache, served.index
+    return {
+        "mountpoint": os.fspath(where),
+        "source": config.source,
+        "process": os.getpid(),
+        "offline": config.offline,
+        "requests": served.transport.requests,
+        "errors": served.transport.errors,
+        "cache_hits": cache.hits if cache else 0,
+        "cache_misses": cache.misses if cache else 0,
+        "index_bytes": index.size() if index else None,
+        "collections": status.collections(served.catalog.listings.walks()),
+        "problems": served.catalog.problems(),
+    }
+
+
 def _check(source: Api, catalog: Catalog, config: Config) -> str | None:
     """Ask the source for what it holds, so that a wrong root or key is told at once.
 
@@ -291,7 +350,7 @@ def _check(source: Api, catalog: Catalog, config: Config) -> str | None:
         first = next((ref for one in datasets.values() for ref in one.collection_ids), None)
         first = first or next(iter(catalog.loose_collections()), None)
     except Unavailable as error:
-        if config.source != MLHUB_ROOT:
+        if config.offline or config.source != MLHUB_ROOT:
             raise
         raise Unavailable(
             f"{error}. MLHub's own service was switched off: give the SOURCE of another one, or "
@@ -301,7 +360,7 @@ def _check(source: Api, catalog: Catalog, config: Config) -> str | None:
         raise type(error)(
             f"{error}: is {config.source} the root of an API? MLHub's end in /mlhub/v1"
         ) from None
-    if first is None:
+    if first is None or config.offline:
         return None
     try:
         source.check_key(first, deadline=time.monotonic() + _CHECK_SECONDS)

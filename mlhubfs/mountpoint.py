@@ -126,6 +126,23 @@ def held(where: Path, source: str) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
+def serving() -> list[Path]:
+    """Return the directories that running daemons of this user serve."""
+    found = []
+    for path in sorted(_lock_path("").parent.glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError), path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found.append(Path(json.load(file)["mountpoint"]))
+    return found
+
+
+def socket_path(where: Path) -> Path:
+    """Return where the daemon that serves `where` answers questions."""
+    return _lock_path(os.path.realpath(where)).with_suffix(".sock")
+
+
 def _is_dead(where: Path) -> bool:
     try:
         os.statvfs(where)  # always asked of the daemon; the kernel may know the attributes by heart

@@ -21,9 +21,10 @@ LIBRARIES = {
     "starlette": "server",
     "uvicorn": "server",
     "click": "cli",
+    "tqdm": "cli",
 }
 ANYWHERE = {"msgspec", "platformdirs"}  # JSON and folders are nobody's own
-ROOM_OF = {"mountpoint": "mount", "__main__": "cli"}
+ROOM_OF = {"mountpoint": "mount", "status": "mount", "__main__": "cli"}
 
 
 def imported(source, package=("mlhubfs",)):

@@ -37,7 +37,10 @@ from mlhubfs.cli import main
 from mlhubfs.server.run import LocalServer
 
 SAMPLE = Path(mlhubfs.__file__).parent / "sample"
-COMMANDS = ("demo", "mount", "umount", "ls", "cat", "stat", "serve", "configure", "doctor")
+COMMANDS = (
+    "demo", "mount", "umount", "ls", "cat", "stat", "index", "status", "serve", "configure",
+    "doctor",
+)  # fmt: skip
 KEY = "KEY-51c07e9d"
 CHIP = min(SAMPLE.glob("bigearthnet_v1/bigearthnet_v1_source/*/B04.tif"))
 ASSET = f"/{CHIP.relative_to(SAMPLE)}"

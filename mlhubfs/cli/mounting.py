@@ -21,7 +21,7 @@ Environment:
   MLHUB_API_KEY      the API key; sent to the source's own host only
   MLHUB_PROFILE      the profile to take the key from (`mlhubfs configure`)
   MLHUB_HOME         where the profiles are, instead of ~/.mlhub
-  MLHUBFS_CACHE_DIR  where blocks are kept between mounts
+  MLHUBFS_CACHE_DIR  where listings and blocks are kept between mounts
 """
 
 
@@ -52,7 +52,10 @@ def takes_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("words", nargs=-1, required=True, metavar="[SOURCE] MOUNTPOINT")
 @takes_options
 @click.option("-f", "--foreground", is_flag=True, help="Stay, and log to the terminal.")
-def mount(words: tuple[str, ...], texts: tuple[str, ...], *, foreground: bool) -> None:
+@click.option("--offline", is_flag=True, help="Ask no server; the same as -o offline.")
+def mount(
+    words: tuple[str, ...], texts: tuple[str, ...], *, foreground: bool, offline: bool
+) -> None:
     """Mount SOURCE, the root URL of an API, on the empty directory MOUNTPOINT.
 
     SOURCE is $MLHUB_ROOT_URL where it is left out, else MLHub's own root, which was switched off.
@@ -64,7 +67,7 @@ def mount(words: tuple[str, ...], texts: tuple[str, ...], *, foreground: bool) -
         raise click.UsageError("SOURCE and MOUNTPOINT must not be empty")
     source = words[0] if len(words) == 2 else None
     where = Path(words[-1])
-    config = load(source, texts)
+    config = load(source, (*texts, "offline") if offline else texts)
     log_path = log_path_of(where)
     if foreground:
         mounts.log_to(logging.StreamHandler(), config)
