@@ -20,7 +20,9 @@ import msgspec
 Strip = Callable[[bytes], bytes]
 
 _LEVEL = 3
-_WINDOW = 32 << 10  # how far zlib looks back; a dictionary is of use up to that
+_WINDOW_BITS = 14  # two items of BigEarthNet; with 15 the state to be copied for each is 270 kB
+_MEMORY_LEVEL = 7
+_WINDOW = 1 << _WINDOW_BITS  # how far zlib looks back; a dictionary is of use up to that
 _TOKEN_LENGTH = 200  # MLHub's had 312 and more; whatever is as long under /download/ is one
 _ROUTE = b"/download/"
 _KEY = re.compile(rb"""([?&]key=)[^&#\s"'<>)\\]+""")
@@ -73,7 +75,9 @@ class Packer:
     """Compresses documents against a dictionary."""
 
     def __init__(self, dictionary: bytes) -> None:
-        self._fresh = zlib.compressobj(_LEVEL, zdict=dictionary)
+        self._fresh = zlib.compressobj(
+            _LEVEL, zlib.DEFLATED, _WINDOW_BITS, _MEMORY_LEVEL, zdict=dictionary
+        )
 
     def pack(self, document: bytes) -> bytes:
         """Return `document` compressed."""
