@@ -216,21 +216,24 @@ def parse_page(body: bytes, fetched: float) -> Page:
 
 def parse_archived(body: bytes, mend: Callable[[bytes], bytes]) -> Listed:
     """Return what a listing needs of one STAC Item, the JSON of its assets mended."""
-    item = _listed(body)
-    assets = bytes(_decode(body, _RawListed, "a STAC Item").assets)
+    raw = _decode(body, _RawListed, "a STAC Item")
+    assets = bytes(raw.assets)
     before, found, after = body.partition(assets)
-    return Listed(item.id, item.modified, before + mend(assets) + after) if found else item
+    return _to_listed(raw, before + mend(assets) + after if found else body)
 
 
 def _listed(body: Any) -> Listed:
-    raw = _decode(body, _RawListed, "a STAC Item")
+    return _to_listed(_decode(body, _RawListed, "a STAC Item"), bytes(body))
+
+
+def _to_listed(raw: _RawListed, document: bytes) -> Listed:
     if bytes(memoryview(raw.assets)[:1]) not in {b"{", b"n"}:
         raise BadAnswer("the server's answer is not a STAC Item: its assets are no object")
     properties = raw.properties
     modified = 0.0
     if properties:
         modified = parse_time(properties.datetime) or parse_time(properties.start_datetime)
-    return Listed(raw.id, modified, bytes(body))
+    return Listed(raw.id, modified, document)
 
 
 def parse_time(text: object) -> float:
