@@ -74,6 +74,7 @@ def session(
             disk=disk,
             ttl=config.content_ttl,
             negative_ttl=config.negative_ttl,
+            timeout=config.timeout,
         )
         _check(source, catalog, has_key=config.api_key is not None)
         tree = Tree(Surroundings(catalog, content, scrubber(config.source)))

@@ -98,7 +98,7 @@ class Operations:
             self._later(lambda: self._invalidate(path))
         return OpenFile(number, direct_io=is_news)
 
-    def read(self, path: str | None, size: int, offset: int, fh: int) -> bytes:  # noqa: ARG002
+    def read(self, path: str | None, size: int, offset: int, fh: int) -> bytes | memoryview:  # noqa: ARG002
         """Return `size` bytes at `offset`, fewer at the end."""
         opened = self._files[fh]
         try:

@@ -30,7 +30,7 @@ class Entry(NamedTuple):
 class Bytes(Protocol):
     """An open file."""
 
-    def read(self, offset: int, size: int) -> bytes:
+    def read(self, offset: int, size: int) -> bytes | memoryview:
         """Return the bytes [offset, offset + size), fewer at the end of the file."""
 
 
@@ -105,7 +105,7 @@ class _Text:
     def __init__(self, data: bytes) -> None:
         self._data = data
 
-    def read(self, offset: int, size: int) -> bytes:
+    def read(self, offset: int, size: int) -> bytes | memoryview:
         return self._data[offset : offset + size]
 
 
