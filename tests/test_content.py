@@ -1,10 +1,12 @@
 """The bytes of an asset: how many requests they cost, and that they are the right ones."""
 
 import contextlib
+import functools
 import itertools
 import random
 import re
 import resource
+import tempfile
 import threading
 from pathlib import Path
 
@@ -12,10 +14,11 @@ import pytest
 from faulty import Asset, FaultyServer, Pattern, Reply
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, multiple, rule
 from rooms import Clock, Rooms, asset_at, together
 
 from mlhubfs.content.blocks import BLOCK, EXTENT
-from mlhubfs.errors import BadAnswer, Changed, Interrupted, NotFound, Unavailable
+from mlhubfs.errors import BadAnswer, Changed, Interrupted, MlhubfsError, NotFound, Unavailable
 
 MIB = 1 << 20
 CHIP = random.Random(7).randbytes(24_000)
@@ -562,3 +565,174 @@ def test_what_is_on_disk_is_read_while_the_network_hangs(host, tmp_path):
         host.wait_for("/0")
         assert read_all(rooms.content.open(asset)) == CHIP
         hold.set()
+
+
+# --- everything at once
+
+DATA = {"small": 300_000, "medium": 3 * MIB + 5, "large": 9 * MIB + 13}
+
+
+@functools.cache
+def true_bytes(name, version):
+    return random.Random(f"{name} {version}").randbytes(DATA[name])
+
+
+PASSING = [
+    Reply(503), Reply(429, {"Retry-After": "0"}), Reply(500, HTML, b"oh"), Reply(reset=True),
+    Reply(206), Reply(200, HTML, b"<html>"), Reply(302, {"Location": "/nowhere"}), Reply(416),
+]  # fmt: skip
+
+
+class Reading(RuleBasedStateMachine):
+    """Readers of three files, by all patterns and threads, while the server and the disk misbehave.
+
+    A read gives the true bytes of the version that its handle was opened with, or an error of the
+    tree: Changed only after a change, none at all where nothing was wrong.
+    """
+
+    handles = Bundle("handles")
+
+    def __init__(self):
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.host = FaultyServer()
+        self.versions = dict.fromkeys(DATA, 1)
+        self.wrong = set()
+        for name in DATA:
+            self.serve(name)
+        self.mount()
+
+    def mount(self):
+        cache = Path(self.folder.name) / "blocks"
+        self.rooms = Rooms(self.host, cache=cache, budget=6 * MIB, content_ttl=float("inf"))
+        self.generation = object()
+
+    def teardown(self):
+        self.rooms.close()
+        self.host.kill()
+        self.folder.cleanup()
+
+    def serve(self, name, *faults, **more):
+        version = self.versions[name]
+        asset = Asset(true_bytes(name, version), etag=f'"{version}"', **more)
+        self.host.on(f"/{name}", *faults, asset)
+
+    def guarded(self, name, version, act, expected):
+        """Return whether the outcome is one of those that are allowed now."""
+        is_troubled = name in self.wrong
+        try:
+            found = act()
+        except Changed:
+            return is_troubled or version != self.versions[name]
+        except MlhubfsError:
+            return is_troubled
+        return found == expected
+
+    @rule(target=handles, name=st.sampled_from(sorted(DATA)))
+    def open(self, name):
+        asset = asset_at(f"{self.host.url}/{name}", identity=(name,))
+        try:
+            reader = self.rooms.content.open(asset)
+        except MlhubfsError:
+            assert name in self.wrong
+            return multiple()
+        version = int(reader.version.validator.removeprefix("etag:"))
+        return name, version, reader, self.generation
+
+    def read(self, handle, offset, length):
+        name, version, reader, generation = handle
+        if generation is not self.generation:
+            return True  # of an earlier mount
+        expected = true_bytes(name, version)[offset : offset + length]
+        return self.guarded(name, version, lambda: reader.read(offset, length), expected)
+
+    @rule(handle=handles, where=st.floats(0, 1.01), length=st.integers(0, 5 * BLOCK))
+    def read_somewhere(self, handle, where, length):
+        assert self.read(handle, int(where * DATA[handle[0]]), length)
+
+    @rule(handle=handles, where=st.floats(0, 1), count=st.integers(1, 40), back=st.booleans())
+    def read_on(self, handle, where, count, back):
+        first = int(where * DATA[handle[0]]) // BLOCK
+        for step in range(count):
+            number = first - step if back else first + step
+            if number >= 0:
+                assert self.read(handle, number * BLOCK, BLOCK)
+
+    @rule(handles=st.lists(handles, min_size=1, max_size=4), seed=st.integers(0, 1000))
+    def read_at_once(self, handles, seed):
+        def act(thread):
+            dice = random.Random(seed + thread)
+            right = True
+            for _ in range(8):
+                handle = dice.choice(handles)
+                offset = dice.randrange(DATA[handle[0]])
+                right &= self.read(handle, offset, dice.randrange(300_000))
+            return right
+
+        assert together(4, act) == [True] * 4
+
+    @rule(name=st.sampled_from(sorted(DATA)), faults=st.lists(st.sampled_from(PASSING), max_size=3))
+    def fail_for_a_while(self, name, faults):
+        self.wrong.add(name)
+        self.serve(name, *faults)
+
+    @rule(name=st.sampled_from(sorted(DATA)), status=st.sampled_from([403, 404, 503]))
+    def fail_for_good(self, name, status):
+        self.wrong.add(name)
+        self.host.on(f"/{name}", Reply(status))
+
+    @rule(
+        name=st.sampled_from(sorted(DATA)),
+        lie=st.sampled_from(
+            [
+                {"headers": {"Content-Range": "bytes 7-9/100"}},
+                {"headers": {"Content-Encoding": "br"}},
+                {"cut": 1000},
+                {"length": 77},
+            ]
+        ),
+    )
+    def lie(self, name, lie):
+        self.wrong.add(name)
+        self.serve(name, **lie)
+
+    @rule(name=st.sampled_from(sorted(DATA)), ranges=st.booleans(), chunked=st.booleans())
+    def heal(self, name, ranges, chunked):
+        self.serve(name, ranges=ranges, chunked=chunked)
+        settled(self.rooms.content)  # what was under way may still have met the trouble
+        self.wrong.discard(name)
+
+    @rule(name=st.sampled_from(sorted(DATA)))
+    def replace(self, name):
+        settled(self.rooms.content)
+        self.versions[name] += 1
+        self.serve(name)
+
+    @rule()
+    def forget(self):
+        forget(self.rooms.content)
+
+    @rule(seed=st.integers(0, 1000))
+    def damage_the_disk(self, seed):
+        self.rooms.flush()
+        dice = random.Random(seed)
+        for path in sorted((Path(self.folder.name) / "blocks").rglob("*.val")):
+            if dice.random() < 0.5:
+                raw = bytearray(path.read_bytes())
+                raw[dice.randrange(len(raw))] ^= 1 << dice.randrange(8)
+                path.write_bytes(raw)
+
+    @rule()
+    def remount(self):
+        self.rooms.close()
+        self.mount()
+
+
+def settled(content):
+    """Wait until nothing is on its way."""
+    while coming := list(content._store._coming.values()):
+        coming[0].future.exception(30)
+
+
+TestReading = Reading.TestCase
+TestReading.settings = settings(deadline=None, max_examples=60, stateful_step_count=30)
