@@ -13,10 +13,11 @@ help: ## Show the targets
 demo: $(VENV)/.demo ## Mount the bundled sample on ./mlhub-demo (MNT= to choose) and show it
 	@sh scripts/install_fuse.sh
 	@$(BIN)/mlhubfs demo "$(MNT)"
-	@echo "  (or: make demo-stop$(if $(filter-out mlhub-demo,$(MNT)), MNT=$(MNT)))"
+	@echo "  (or: make demo-stop$(if $(filter-out mlhub-demo,$(MNT)), MNT='$(MNT)'))"
 
 demo-stop: ## End the demo: nothing stays mounted, running or listening
-	@$(BIN)/mlhubfs umount "$(MNT)" && rmdir "$(MNT)" && echo "the demo on $(MNT) has ended"
+	@if [ -d "$(MNT)" ]; then $(BIN)/mlhubfs umount "$(MNT)" && rmdir "$(MNT)" && echo "the demo on $(MNT) has ended"; \
+	else echo "no demo on $(MNT)"; fi
 
 test: $(VENV)/.test ## Run the whole test suite
 	@sh scripts/install_fuse.sh --both
@@ -32,7 +33,9 @@ format: $(VENV)/.check ## Format the code, and mend what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## Remove what the other targets made here
+clean: ## Remove what the other targets made here; ends the demo first
+	@if [ -x $(BIN)/mlhubfs ] && [ -d "$(MNT)" ]; then $(MAKE) demo-stop; fi
+	find . -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:

@@ -90,7 +90,13 @@ class Config:
         Path(), _parse_path, "where blocks are kept between mounts", "the user's cache folder"
     )
     cache_size: int = _option(
-        10 << 30, parse_size, "most bytes that the cache may take; the oldest go first", "10G"
+        10 << 30,
+        parse_size,
+        "most bytes of blocks in the cache; the least recently used go first",
+        "10G",
+    )
+    memory: int = _option(
+        256 << 20, parse_size, "most bytes of blocks in memory, those on their way included", "256M"
     )
     ttl: float = _option(
         300.0,
@@ -128,7 +134,7 @@ class Config:
             usable = False
         if not usable:
             raise ConfigError(
-                f"source {self.source!r} is not a URL: give the root of an API, "
+                f"source {self.source!r} is not an http(s) URL: give the root of an API, "
                 "such as https://host/mlhub/v1"
             )
         if "@" in url.netloc or "key=" in url.query:
@@ -137,6 +143,11 @@ class Config:
                 "put the key into MLHUB_API_KEY or a profile (`mlhubfs configure`)"
             )
         host = url.hostname or ""
+        if self.api_key and not re.fullmatch(r"[!-~]+", self.api_key):
+            raise ConfigError(
+                "the API key holds spaces or characters that no key has: look at MLHUB_API_KEY, "
+                "or at the profile"
+            )
         if self.api_key and url.scheme == "http" and not is_this_machine(host):
             raise ConfigError(
                 f"the API key would cross the network to {host} unencrypted: use https, "

@@ -10,8 +10,10 @@ returns when the mount is there, or says why it is not.
 import contextlib
 import logging
 import logging.handlers
+import math
 import os
-import sys
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +21,18 @@ from pathlib import Path
 from mlhubfs import mountpoint
 from mlhubfs.catalog.api import Api
 from mlhubfs.catalog.catalog import Catalog
-from mlhubfs.config import Config
+from mlhubfs.config import MLHUB_ROOT, Config
 from mlhubfs.content.cache import DiskCache
 from mlhubfs.content.content import Content
-from mlhubfs.errors import Denied, MlhubfsError, MountError
+from mlhubfs.errors import (
+    BadAnswer,
+    Denied,
+    MlhubfsError,
+    MountError,
+    NotFound,
+    TimedOut,
+    Unavailable,
+)
 from mlhubfs.fuse.binding import choose
 from mlhubfs.fuse.operations import Operations
 from mlhubfs.transport.client import Transport
@@ -35,6 +45,11 @@ _log = logging.getLogger("mlhubfs")
 _DISK_THREADS = 4  # a disk has no round trips to hide; more would only queue up inside it
 _KERNEL_SECONDS = 300.0  # how long the kernel keeps names and attributes, if ttl is not shorter
 _LOG_BYTES = 10 << 20
+_LATE_SECONDS = 1.0
+_CHECK_SECONDS = 10.0  # a server that is slow to tell whether it takes the key holds up no mount
+_MOUNTED = "mounted"
+_REPEAT_SECONDS = 60.0
+_LINES = 1000  # remembered, so that they are not repeated
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,8 @@ class Session:
     tree: Tree
     catalog: Catalog
     network: Workers
+    notices: tuple[str, ...]
+    """What is not as it should be, and does not keep it from working."""
 
 
 @contextlib.contextmanager
@@ -75,10 +92,13 @@ def session(
             ttl=config.content_ttl,
             negative_ttl=config.negative_ttl,
             timeout=config.timeout,
+            budget=config.memory,
         )
-        _check(source, catalog, has_key=config.api_key is not None)
+        notices = [_check(source, catalog, config)]
+        if cache is None:
+            notices.append(f"{config.cache_dir} cannot be used: nothing is kept between mounts")
         tree = Tree(Surroundings(catalog, content, scrubber(config.source)))
-        yield Session(tree, catalog, network)
+        yield Session(tree, catalog, network, tuple(one for one in notices if one))
     finally:
         network.close()
         disk.close()
@@ -94,8 +114,8 @@ def mount(
     foreground: bool,
     log_path: Path,
     at_end: Callable[[], None] = lambda: None,
-) -> None:
-    """Mount `config.source` on the directory `where`.
+) -> list[str]:
+    """Mount `config.source` on the directory `where`; return what is worth a notice.
 
     In the foreground it returns when the mount has ended; else a daemon serves it and this returns
     when the mount answers. `at_end` is called by the process that serves, when it ends. Raises
@@ -105,8 +125,8 @@ def mount(
     choose(config.binding)
     where = where.resolve()
     if foreground:
-        _serve(config, where, lambda: _log.info("mounted on %s", where), at_end)
-        return
+        _serve(config, where, lambda _: _log.info("mounted on %s", where), at_end)
+        return []
     _make_log(log_path)
     reader, writer = os.pipe()
     child = os.fork()
@@ -117,13 +137,16 @@ def mount(
     os.waitpid(child, 0)
     with os.fdopen(reader, encoding="utf-8") as report:
         outcome = report.read()
-    if outcome != "mounted":
+    first, *notices = outcome.split("\n")
+    if first != _MOUNTED:
         raise MountError(outcome or f"the daemon ended before it mounted: see {log_path}")
+    return notices
 
 
 def log_to(handler: logging.Handler, config: Config) -> None:
     """Let the log of all rooms go to `handler`."""
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(_Once())
     logging.logThreads = False  # naming libfuse's threads would make a Thread object of each
     log = logging.getLogger("mlhubfs")
     log.addHandler(handler)
@@ -131,20 +154,51 @@ def log_to(handler: logging.Handler, config: Config) -> None:
     log.propagate = False
 
 
+class _Once(logging.Filter):
+    """Lets the same line through once a minute: a program that tries again says nothing new."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: OrderedDict[str, float] = OrderedDict()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether the line is news."""
+        if record.levelno == logging.DEBUG:
+            return True
+        line, now = record.getMessage(), time.monotonic()
+        if now - self._said.get(line, -math.inf) < _REPEAT_SECONDS:
+            return False
+        self._said[line] = now
+        if len(self._said) > _LINES:
+            self._said.popitem(last=False)
+        return True
+
+
 def _serve(
-    config: Config, where: Path, started: Callable[[], None], at_end: Callable[[], None]
+    config: Config,
+    where: Path,
+    started: Callable[[tuple[str, ...]], None],
+    at_end: Callable[[], None],
 ) -> None:
     """Serve the mount until it ends."""
     binding = choose(config.binding)
+
+    def gives_up() -> bool:
+        # One request of the kernel may wait for several answers of the network, one after the
+        # other; each has a deadline of its own, and says better what went wrong if it is the first.
+        if binding.elapsed() > config.timeout + _LATE_SECONDS:
+            raise TimedOut(f"not everything needed came within {config.timeout:g} s")
+        return binding.interrupted()
+
     with (
         mountpoint.held(where, config.source),
         contextlib.ExitStack() as ending,
-        session(config, interrupted=binding.interrupted) as served,
+        session(config, interrupted=gives_up) as served,
     ):
         ending.callback(at_end)
         operations = Operations(
             served.tree,
-            started=started,
+            started=lambda: started(served.notices),
             later=served.network.submit,
             invalidate=binding.invalidate,
         )
@@ -176,7 +230,7 @@ def _run_daemon(
     try:
         _daemonise(log_path, config)
         _log.info("mounting %s on %s", config.source, where)
-        _serve(config, where, lambda: say("mounted"), at_end)
+        _serve(config, where, lambda notices: say("\n".join((_MOUNTED, *notices))), at_end)
         code = 0
     except MlhubfsError as error:
         _log.error("%s", error)
@@ -214,8 +268,6 @@ def _daemonise(log_path: Path, config: Config) -> None:
     log_to(
         logging.handlers.RotatingFileHandler(log_path, maxBytes=_LOG_BYTES, backupCount=1), config
     )
-    sys.stdout.flush()
-    sys.stderr.flush()
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
@@ -231,16 +283,34 @@ def _open_cache(config: Config) -> DiskCache | None:
         return None
 
 
-def _check(source: Api, catalog: Catalog, *, has_key: bool) -> None:
-    """Ask the source for what it holds, so that a wrong root or key is told at once."""
-    datasets = catalog.datasets()
-    first = next((ref for one in datasets.values() for ref in one.collection_ids), None)
-    if not datasets:
-        first = next(iter(catalog.loose_collections()), None)
-    if has_key and first is not None:
-        try:
-            source.check_key(first)
-        except Denied as error:
-            raise Denied(
-                f"{error}: set MLHUB_API_KEY, or write a profile with `mlhubfs configure`"
-            ) from None
+def _check(source: Api, catalog: Catalog, config: Config) -> str | None:
+    """Ask the source for what it holds, so that a wrong root or key is told at once.
+
+    Returns what works less than one might expect.
+    """
+    try:
+        datasets = catalog.datasets()
+        first = next((ref for one in datasets.values() for ref in one.collection_ids), None)
+        first = first or next(iter(catalog.loose_collections()), None)
+    except Unavailable as error:
+        if config.source != MLHUB_ROOT:
+            raise
+        raise Unavailable(
+            f"{error}. MLHub's own service was switched off: give the SOURCE of another one, or "
+            "serve archives with `mlhubfs serve`; `mlhubfs demo` shows a sample"
+        ) from None
+    except (NotFound, BadAnswer) as error:
+        raise type(error)(
+            f"{error}: is {config.source} the root of an API? MLHub's end in /mlhub/v1"
+        ) from None
+    if first is None:
+        return None
+    try:
+        source.check_key(first, deadline=time.monotonic() + _CHECK_SECONDS)
+    except Denied as error:
+        if config.api_key:
+            raise
+        return f"only what is public can be read: {error}"
+    except MlhubfsError as error:
+        _log.warning("%s", error)
+    return None

@@ -12,7 +12,9 @@ import json
 import os
 import re
 import select
+import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +25,7 @@ import platformdirs
 from mlhubfs.errors import MountError
 
 _TYPE = "fuse.mlhubfs"
+_DETACHED_SECONDS = 5.0  # a daemon that saw its mount go ends by then, unless its disk is slow
 _END_SECONDS = 15.0  # the cache may take 5 s to be written, a request under way ends at once
 
 
@@ -48,6 +51,13 @@ def mounts() -> list[Mount]:
     return found
 
 
+def is_served(where: Path) -> bool:
+    """Say whether a living mount of mlhubfs is on `where`."""
+    path = os.path.realpath(where)
+    mounted = [one for one in mounts() if one.path == path]
+    return bool(mounted) and mounted[-1].type == _TYPE and not _is_dead(where)
+
+
 def prepare(where: Path) -> None:
     """See that `where` is an empty directory; clear what a crashed daemon left on it.
 
@@ -62,13 +72,14 @@ def prepare(where: Path) -> None:
     if mounted and mounted[-1].type == _TYPE:
         raise MountError(
             f"{where} is already mounted, from {mounted[-1].source}: "
-            f"end that first with `mlhubfs umount {where}`"
+            f"end that first with `mlhubfs umount {shlex.quote(os.fspath(where))}`"
         )
     try:
         with os.scandir(where) as names:
             is_empty = next(names, None) is None
     except FileNotFoundError:
-        raise MountError(f"{where} does not exist: make it with `mkdir {where}`") from None
+        command = f"mkdir {shlex.quote(os.fspath(where))}"
+        raise MountError(f"{where} does not exist: make it with `{command}`") from None
     except NotADirectoryError:
         raise MountError(f"{where} is not a directory: give an empty directory") from None
     except OSError as error:
@@ -117,7 +128,7 @@ def held(where: Path, source: str) -> Iterator[None]:
 
 def _is_dead(where: Path) -> bool:
     try:
-        where.stat()
+        os.statvfs(where)  # always asked of the daemon; the kernel may know the attributes by heart
     except OSError as error:
         return error.errno == errno.ENOTCONN
     return False
@@ -152,15 +163,22 @@ def _daemon(path: str) -> Iterator[Callable[[], None]]:
     lets go of a little earlier. A mount of another user's has its file elsewhere; nobody waits.
     """
     process = -1
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        with _lock_path(path).open(encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                process = os.pidfd_open(json.load(file)["pid"])
+    with (
+        contextlib.suppress(OSError, ValueError, KeyError),
+        _lock_path(path).open(encoding="utf-8") as file,
+    ):
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            process = os.pidfd_open(json.load(file)["pid"])
 
     def await_end() -> None:
-        if process >= 0 and not select.select([process], [], [], _END_SECONDS)[0]:
+        if process < 0 or select.select([process], [], [], _DETACHED_SECONDS)[0]:
+            return
+        # Another mount namespace (a container, `ip netns exec`) may hold a copy of the mount, and
+        # libfuse's loop goes on for it.
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+        if not select.select([process], [], [], _END_SECONDS)[0]:
             raise MountError(
                 f"{path} is unmounted, but its daemon goes on after {_END_SECONDS:.0f} s: "
                 "see its log, or end it with `kill -9`"

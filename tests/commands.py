@@ -10,6 +10,7 @@ on stderr, in which each of the words stands.
 """
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -82,7 +83,6 @@ class User:
             finally:
                 process.kill()
 
-
     def processes(self) -> list[int]:
         """Return the processes that run in this user's environment."""
         mark = f"HOME={self.environ['HOME']}".encode()
@@ -136,6 +136,20 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def is_dead(where: Path) -> bool:
+    """Say whether the daemon of the mount on `where` is gone without having unmounted."""
+    try:
+        os.statvfs(where)  # stat may be answered by the kernel alone
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False
+
+
+def names(folder: Path) -> list[str]:
+    """Return what is in a folder, sorted."""
+    return sorted(path.name for path in folder.iterdir())
 
 
 def mount_table() -> list[str]:

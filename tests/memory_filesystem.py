@@ -150,7 +150,7 @@ class Memory:
 
     def open(self, path, flags):
         self._note("open", path, flags)
-        return OpenFile(len(path), direct_io=path == "/unsplit")
+        return OpenFile(len(path), direct_io=path == "/unsplit", keep_cache=path == "/data")
 
     def read(self, path, size, offset, fh):
         self._note("read", path, size, offset)

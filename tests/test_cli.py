@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from commands import (
     MLHUBFS,
     Done,
     User,
+    names,
     need_root,
     refused,
     until,
@@ -114,7 +116,8 @@ class TestWords:
             ("mount", "--frobnicate", "m"),
             ("mount", "http://a/", "m", "too many"),
             ("umount",),
-            ("ls",),
+            ("cat",),
+            ("stat",),
             ("serve", "--port", "99999"),
             ("serve", "--port", "x"),
             ("demo", "a", "b"),
@@ -147,7 +150,12 @@ class TestSources:
     def test_no_url(self, user, here, source):
         """What is no http URL, or has an impossible port, is told so and told what one is."""
         (user.folder / "m").mkdir()
-        refused(here("mount", source, "m"), repr(source.rstrip("/")), "is not a URL", "https://host/")
+        refused(
+            here("mount", source, "m"),
+            repr(source.rstrip("/")),
+            "URL: give the root of an API",
+            "https://host/",
+        )
 
     @pytest.mark.parametrize(
         ("word", "told"),
@@ -212,7 +220,7 @@ class TestSources:
         """A key that the API does not know is told so, with how to set one, and not printed."""
         with LocalServer(api_key="another", cache_dir=tmp_path / "server") as server:
             done = user.run("ls", "/", source=server.root_url, MLHUB_API_KEY=KEY)
-        refused(done, "401", "MLHUB_API_KEY", "mlhubfs configure")
+        refused(done, "401", "check the API key", "mlhubfs configure")
         assert KEY not in done.err
 
     def test_a_key_over_plain_http(self, here):
@@ -253,8 +261,10 @@ class TestFiles:
         """`ls -l` shows mode, size and time of each name."""
         done = user.run("ls", "-l", ASSET, COLLECTION, source=source)
         time = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \+0000"
-        assert re.search(rf"^-r--r--r-- +{CHIP.stat().st_size} {time} {ASSET}$", done.out, re.M)
-        assert len(re.findall(rf"^dr-xr-xr-x +0 {time} \S+$", done.out, re.M)) == 24
+        assert re.search(
+            rf"^-r--r--r-- +{CHIP.stat().st_size} {time} {ASSET}$", done.out, re.MULTILINE
+        )
+        assert len(re.findall(rf"^dr-xr-xr-x +0 {time} \S+$", done.out, re.MULTILINE)) == 24
 
     def test_cat(self, user, source):
         """`cat` writes the bytes of files, one after the other."""
@@ -303,7 +313,9 @@ class TestFiles:
         assert first == "cat: /d/c/i/a.txt: Permission denied"
         assert second.startswith(f"mlhubfs: {host.url}/gone answered 403")
 
-    @pytest.mark.parametrize("command", ["ls /bigearthnet_v1/bigearthnet_v1_source", f"cat {ASSET}"])
+    @pytest.mark.parametrize(
+        "command", ["ls /bigearthnet_v1/bigearthnet_v1_source", f"cat {ASSET}"]
+    )
     def test_head(self, user, source, command):
         """A reader that has enough, as `head -1`, ends it without a word."""
         done = subprocess.run(
@@ -361,7 +373,7 @@ class TestConfigure:
         user.profiles.chmod(0o644)
         assert here("configure", typed=KEY).code == 0
         assert stat.S_IMODE(user.profiles.stat().st_mode) == 0o600
-        assert os.listdir(user.profiles.parent) == ["profiles"]
+        assert names(user.profiles.parent) == ["profiles"]
 
     def test_asks_on_a_terminal(self, user):
         """On a terminal the key is asked for, and what is typed is not echoed."""
@@ -461,7 +473,9 @@ class TestDoctor:
         """One libfuse that is not there is told with the package, and is no trouble."""
         need_root()
         done = user.run("doctor", before=without_library("libfuse.so.2"))
-        assert re.search(r"^not +binding fuse2: .*install the package libfuse2", done.out, re.M)
+        assert re.search(
+            r"^not +binding fuse2: .*install the package libfuse2", done.out, re.MULTILINE
+        )
         assert done.code == 0
 
     def test_both_libraries_missing(self, user):
@@ -475,12 +489,12 @@ class TestDoctor:
         """A cache folder that cannot be made is told, with the option that gives another."""
         (user.folder / "file").touch()
         done = user.run("doctor", MLHUBFS_CACHE_DIR=str(user.folder / "file" / "x"))
-        assert re.search(r"^not +cache folder: .*-o cache_dir=DIR", done.out, re.M)
+        assert re.search(r"^not +cache folder: .*-o cache_dir=DIR", done.out, re.MULTILINE)
 
     def test_another_user(self, user):
         """A user who may not open /dev/fuse is told so."""
         need_root()
-        if os.stat("/dev/fuse").st_mode & 0o006:
+        if Path("/dev/fuse").stat().st_mode & 0o006:
             pytest.skip("all users may open /dev/fuse here")
         done = user.run("doctor", before=AS_NOBODY, HOME="/nonexistent")
         assert "MISSING /dev/fuse: Permission denied" in done.out
@@ -504,7 +518,7 @@ class TestServe:
             assert f"mount it with: mlhubfs mount {root} DIRECTORY" in err
             assert "GET /mlhub/v1/datasets 200" in err
             assert "Traceback" not in err
-            with pytest.raises(OSError):
+            with pytest.raises(urllib.error.URLError, match="refused"):
                 urllib.request.urlopen(root, timeout=5)
 
     def test_a_taken_port(self, user):

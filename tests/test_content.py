@@ -169,6 +169,9 @@ def test_a_failed_fetch_is_everybodys_and_the_next_read_tries_again(host, conten
 # --- across mounts
 
 
+@pytest.mark.promise(
+    "Every byte crosses the network once, and comes from the cache after a remount."
+)
 def test_a_second_mount_on_the_same_cache_asks_nothing(host, tmp_path):
     """Bytes cross the network once: size, time and bytes come from the disk."""
     host.on("/a.tif", Asset(MEDIUM))
@@ -197,6 +200,9 @@ def test_the_cache_does_not_depend_on_the_link(host, tmp_path):
         assert read_all(rooms.content.open(asset_at("http://127.0.0.1:1/never"))) == CHIP
 
 
+@pytest.mark.promise(
+    "A block that was damaged on disk is noticed by its checksum and fetched again."
+)
 def test_a_damaged_block_on_disk_is_fetched_again(host, tmp_path):
     """With right bytes for the reader, and a sound block afterwards."""
     host.on("/a.tif", Asset(MEDIUM))

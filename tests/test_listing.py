@@ -129,6 +129,10 @@ def test_a_reader_who_starts_too_late_does_not_skip_a_page():
     workers.close()
 
 
+@pytest.mark.promise(
+    "An error in the middle of a listing is an error of `readdir`, and the next "
+    "listing goes on from there."
+)
 def test_a_failed_page_is_asked_again_by_the_next_reader(walk):
     """The walk goes on where it was; what was read is not read again."""
     pages = THREE | {"2": [Unavailable("down"), Unavailable("down"), THREE["2"]]}

@@ -42,6 +42,10 @@ class Source:
         return outcome
 
 
+@pytest.mark.promise(
+    "Names and items are asked for again after `ttl`, sizes and validators after "
+    "`content_ttl`, missing names after `negative_ttl`."
+)
 def test_a_value_is_loaded_once_in_its_time_to_live(memory, clock):
     """And again when that has passed."""
     load = Source("one", "two")
@@ -61,6 +65,10 @@ def test_none_and_empty_values_are_values(memory):
         assert load.calls == 1
 
 
+@pytest.mark.promise(
+    "Names and items are asked for again after `ttl`, sizes and validators after "
+    "`content_ttl`, missing names after `negative_ttl`."
+)
 def test_no_such_thing_is_remembered_for_its_own_time(memory, clock):
     """A name that does not exist costs one request a minute, and is found when it appears."""
     load = Source(NotFound("no x"), "x")

@@ -1,15 +1,16 @@
 """How a mount begins, what refuses to begin and why, and that nothing is left when it has ended."""
 
 import contextlib
-import errno
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import mounted as mounts
 import pytest
@@ -19,7 +20,9 @@ from commands import (
     NOBODY,
     User,
     is_alive,
+    is_dead,
     mount_table,
+    names,
     need_root,
     refused,
     until,
@@ -107,7 +110,7 @@ class TestMounting:
     """`mlhubfs mount` where all is well."""
 
     def test_it_returns_when_the_mount_answers(self, user, where, source, binding):
-        """The mount can be read as soon as the command has returned, and it says where the log is."""
+        """The mount can be read as soon as the command has returned, which tells of the log."""
         done = user.run("mount", source, where, "-o", f"binding={binding}")
         assert (done.code, done.err) == (0, "")
         assert shows_the_sample(where)
@@ -170,7 +173,8 @@ class TestMounting:
         options = f"binding={binding},cache_dir=kept"
         assert user.run("mount", source, "m/", "-o", options).code == 0
         assert shows_the_sample(where)
-        assert Path(f"/proc/{daemon_of('m/')}/cwd").readlink() == Path("/")
+        (daemon,) = user.processes()
+        assert Path(f"/proc/{daemon}/cwd").readlink() == Path("/")
         assert user.run("umount", "m/.").code == 0
         blocks = user.folder / "kept" / "blocks"
         assert any(path.is_file() for path in blocks.rglob("*"))
@@ -296,7 +300,7 @@ class TestRefusals:
 
     def test_a_device_for_root_only(self, nobody, source, binding):
         """A user who may not open /dev/fuse is told so, with the remedy."""
-        if os.stat("/dev/fuse").st_mode & 0o006:
+        if Path("/dev/fuse").stat().st_mode & 0o006:
             pytest.skip("all users may open /dev/fuse here")
         words = ("mount", source, nobody.folder / "own", "-o", f"binding={binding}")
         done = nobody.run(*words, before=AS_NOBODY)
@@ -315,9 +319,16 @@ class TestRefusals:
         """A key that the API refuses is told so, with how to set one; it is not printed."""
         with LocalServer(api_key="another", cache_dir=tmp_path / "server") as server:
             done = user.run("mount", server.root_url, where, MLHUB_API_KEY=KEY)
-        refused(done, "401", "MLHUB_API_KEY", "mlhubfs configure")
+        refused(done, "401", "check the API key", "mlhubfs configure")
         assert KEY not in done.err
         assert not is_mounted(where)
+
+    def test_an_impossible_key(self, user, where, source):
+        """A key with characters that no header can hold is refused before anything is asked."""
+        for key in ("кey", "two words", "line\nbreak"):
+            done = user.run("mount", source, where, MLHUB_API_KEY=key)
+            refused(done, "API key", "MLHUB_API_KEY")
+            assert key not in done.err
 
     def test_no_key_is_no_trouble(self, user, where, tmp_path):
         """Without a key what is public is mounted, and items are refused with EACCES."""
@@ -355,7 +366,7 @@ class TestAfterACrash:
 
     def test_the_next_mount_clears_it(self, user, dead, source):
         """The next mount takes the dead one away first."""
-        assert user.run("mount", source, dead) .code == 0
+        assert user.run("mount", source, dead).code == 0
         assert mount_table().count(str(dead)) == 1
         assert shows_the_sample(dead)
         assert user.run("umount", dead) == (0, "", "")
@@ -378,14 +389,6 @@ class TestAfterACrash:
         assert user.run("demo", dead).code == 0
         assert shows_the_sample(dead)
         assert user.run("umount", dead).code == 0
-
-
-def is_dead(where):
-    try:
-        where.stat()
-    except OSError as error:
-        return error.errno == errno.ENOTCONN
-    return False
 
 
 class TestEnding:
@@ -416,7 +419,7 @@ class TestEnding:
         with (where / CHIP).open("rb") as file:
             assert user.run("umount", "--lazy", where) == (0, "", "")
             assert not is_mounted(where)
-            assert os.listdir(where) == []
+            assert names(where) == []
             assert file.read() == (SAMPLE / CHIP).read_bytes()
         until(lambda: not is_alive(pid), "the daemon has ended")
 
@@ -463,7 +466,7 @@ class TestEnding:
         assert f"unmounted from {where}" in err
         mounts.check_log(err)
         assert not is_mounted(where)
-        assert os.listdir(where) == []
+        assert names(where) == []
 
     def test_unmounted_in_the_foreground(self, user, where, source, binding):
         """`umount` ends a mount in the foreground, which exits 0."""
@@ -508,7 +511,7 @@ class TestDemo:
         where = user.folder / "new"
         assert shows_the_sample(where)
         assert "B04.tif: a TIFF of 120 x 120 pixels, 16 bits each" in done.out
-        assert "mlhubfs umount new" in done.out
+        assert done.out.endswith(" umount new\n")
         root = re.search(r"Source: +(\S+)", (where / "README.txt").read_text())[1]
         assert len(user.processes()) == 2  # the daemon, the server
         assert user.run("umount", "new") == (0, "", "")
@@ -529,6 +532,25 @@ class TestDemo:
         os.kill(daemon_of(where), signal.SIGKILL)
         until(lambda: user.processes() == [], "the server has ended")
 
+    def test_a_demo_that_cannot_mount(self, user):
+        """Where the mount fails the demo says why, at once, and leaves no server and no folder."""
+        need_root()
+        done = user.run("demo", "new", before=without_device())
+        refused(done, "device not found", "modprobe fuse", "--device /dev/fuse")
+        until(lambda: user.processes() == [], "the server has ended")
+        assert not (user.folder / "new").exists()
+
+    def test_a_demo_that_is_there(self, user, where):
+        """A second `demo` on the same directory shows the same mount once more."""
+        first = user.run("demo", where)
+        assert user.run("demo", where) == first
+
+    def test_with_its_output_closed(self, user, where):
+        """Standard streams that the caller closed do not keep it from mounting."""
+        closing = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+        assert user.run("demo", where, before=closing).code == 0
+        assert shows_the_sample(where)
+
     def test_a_key_of_the_user_is_not_used(self, user, where):
         """The demo needs no key, and sends none that the user has."""
         assert user.run("demo", where, MLHUB_API_KEY=KEY, MLHUB_PROFILE="nope").code == 0
@@ -536,9 +558,6 @@ class TestDemo:
 
 
 def listening(url):
-    import socket
-    from urllib.parse import urlsplit
-
     try:
         socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), 5).close()
     except OSError:

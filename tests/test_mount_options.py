@@ -72,6 +72,7 @@ def open_folder():
         yield Path(folder)
 
 
+@pytest.mark.promise("Nobody else can look in, unless `allow_other` is given.")
 def test_others_are_kept_out_unless_let_in(server, binding, open_folder):
     """Another user gets EACCES, even where the mode says 0555; with allow_other, the bytes."""
     if os.geteuid():
@@ -131,6 +132,9 @@ REFUSED = {
 }
 
 
+@pytest.mark.promise(
+    "Everything is read-only, with the modes 0555 and 0444, and belongs to who mounted it."
+)
 @pytest.mark.parametrize("name", REFUSED)
 def test_everything_that_would_write_is_refused(mount, name):
     """Whatever changes a file, a name or an attribute fails with EROFS."""
@@ -165,6 +169,9 @@ def everything(root):
             yield Path(folder, name)
 
 
+@pytest.mark.promise(
+    "Everything is read-only, with the modes 0555 and 0444, and belongs to who mounted it."
+)
 def test_modes_owner_and_link_count(mount):
     """Directories are 0555, files 0444, of who mounted, with one link; nothing else is there."""
     modes = set()
@@ -186,6 +193,11 @@ def test_the_mode_binds(mount):
         subprocess.run([mount.path / FILE], check=False)
 
 
+@pytest.mark.promise(
+    "The mtime of an item's directory is the item's datetime, that of a file its "
+    "`Last-Modified`, else the item's datetime; it is the same at every call, and "
+    "1970 where nothing is known."
+)
 def test_an_items_time_is_its_datetime(mount):
     """The mtime of each item directory, and of its stac.json, is the item's datetime."""
     for path in SAMPLE.glob("*/*/*/stac.json"):
@@ -202,6 +214,11 @@ def test_a_files_time_is_its_last_modified(mount):
         assert here.stat().st_mtime == int(path.stat().st_mtime), path
 
 
+@pytest.mark.promise(
+    "The mtime of an item's directory is the item's datetime, that of a file its "
+    "`Last-Modified`, else the item's datetime; it is the same at every call, and "
+    "1970 where nothing is known."
+)
 def test_times_and_sizes_are_the_same_at_every_call(server, mounted, binding):
     """stat answers the same before and after reading, after a listing, and after a remount.
 
@@ -243,6 +260,11 @@ def test_a_known_path_has_the_times_of_a_listed_one(server, mounted, binding):
         assert [look(path) for path in levels] == known
 
 
+@pytest.mark.promise(
+    "The mtime of an item's directory is the item's datetime, that of a file its "
+    "`Last-Modified`, else the item's datetime; it is the same at every call, and "
+    "1970 where nothing is known."
+)
 def test_what_has_no_time_is_of_1970(mounted, binding):
     """An item without a datetime is of 1970, and its assets of their Last-Modified."""
     odd = {**item("timeless", {"a.txt": b"text"}), "datetime": None}

@@ -92,6 +92,10 @@ def chip(binding):
     return next(CHIPS).relative_to(SAMPLE)
 
 
+@pytest.mark.promise(
+    "Every byte crosses the network once, and comes from the cache after a remount."
+)
+@pytest.mark.promise("A known path costs one look-up of its item, never a listing.")
 def test_a_known_path_costs_one_look_up_and_then_none(server, mounted, binding, chip):
     """The first read of a chip is an item, a redirect, one range; after a remount, the item alone.
 
@@ -149,6 +153,7 @@ def test_many_first_readers_cost_one_request(root, seen, chip):
     assert_costs_one_chip(seen, chip)
 
 
+@pytest.mark.promise("A name that the item's JSON does not hold is refused without a request.")
 def test_names_that_an_item_does_not_hold_cost_nothing(root, seen, chip):
     """Side-cars and what file managers look for are refused without a request."""
     assert len(NAMES) >= 40
@@ -198,6 +203,7 @@ def test_item_directories_of_a_listed_collection_cost_nothing(root, seen):
     assert seen.paths == []
 
 
+@pytest.mark.promise("Sizes are exact, learned from the first request for a file's bytes.")
 def test_sizes_are_learned_once_and_bring_the_bytes(root, seen, chip):
     """`ls -l` of an item asks for each asset once, and to read them all afterwards for nothing."""
     with seen:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import mounted as mounts
 import numpy as np
+import pystac
 import pytest
 import rasterio
 from rasterio.windows import Window
@@ -65,6 +66,16 @@ def kenya(root_url, binding, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kenya")
     with mounts.mounted(root_url, folder, binding=binding) as mount:
         yield mount.path
+
+
+def test_pystac_walks_the_first_generation_of_stac(kenya):
+    """An archive of STAC 1.0.0-beta.2, when collections had no `type`, opens from catalog.json."""
+    catalog = pystac.Catalog.from_file(str(kenya / "ref_african_crops_kenya_02/catalog.json"))
+    items = list(catalog.get_items(recursive=True))
+    assert len(items) == 4
+    for item in items:
+        for asset in item.assets.values():
+            assert Path(asset.get_absolute_href()).is_file()
 
 
 def files(root):

@@ -36,6 +36,10 @@ def check_name(name):
     assert name[0] not in "@."
 
 
+@pytest.mark.promise(
+    "What a path cannot hold (`/`, `%`, control characters, a leading `.` or `@`) is "
+    "percent-encoded, and the name gives the id back."
+)
 @settings(deadline=None, max_examples=1000)
 @given(ids, st.sampled_from(RESERVED))
 @example("%63ollection.json", RESERVED_IN_COLLECTION)
@@ -118,6 +122,7 @@ def test_a_spelling_of_another_kind_names_nothing(name):
     assert decode(name, RESERVED_IN_COLLECTION) is None
 
 
+@pytest.mark.promise("A name of more than 255 bytes is cut and ends in `~` and a hash.")
 @pytest.mark.parametrize("character", ["x", "é", "\N{FIRE}", "/", "%", "\ud800", "\n"])
 @pytest.mark.parametrize("extra", range(8))
 def test_a_long_id_is_cut_at_a_whole_character_and_marked(character, extra):

@@ -151,6 +151,10 @@ def test_a_question_ahead_saves_the_question(host, make):
     assert origin.known_version(missing) is None
 
 
+@pytest.mark.promise(
+    "Names and items are asked for again after `ttl`, sizes and validators "
+    "after `content_ttl`, missing names after `negative_ttl`."
+)
 def test_a_trusted_version_is_not_asked_for_and_an_old_one_with_one_byte(host, make):
     """An unchanged asset costs a byte a day; and that byte is not taken for the first block."""
     host.on("/a.tif", Asset(CHIP))

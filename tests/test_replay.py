@@ -116,6 +116,9 @@ def test_the_recorded_walk_has_52_items_in_the_servers_order(generation, rehoste
             assert "key" not in parse_qs(request.query)
 
 
+@pytest.mark.promise(
+    "Neither the key nor a download token is in any file of the mount, any log line or the cache."
+)
 @pytest.mark.parametrize("generation", [2021, 2022])
 def test_neither_key_nor_token_is_in_any_document_log_line_or_cache_file(
     generation, tmp_path, caplog
@@ -161,6 +164,10 @@ def test_neither_key_nor_token_is_in_any_document_log_line_or_cache_file(
     assert b"gAAAAABh" not in haystack
 
 
+@pytest.mark.promise(
+    "The API key is sent to the source's own host only, in a header, and never over "
+    "plain http to another machine."
+)
 def test_the_key_goes_to_the_api_and_not_to_storage():
     """Neither in a header nor in a query; and every request to the API has it in a header."""
     with replayed(2022) as walk, Rooms(walk.api, api_key=KEY, page_size=10) as rooms:

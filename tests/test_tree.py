@@ -76,6 +76,10 @@ def walk(rooms, path="/"):
 # --- kinds
 
 
+@pytest.mark.promise(
+    "A dataset, a collection or an item is a directory named by its id, an asset a "
+    "file named by its key and an extension."
+)
 @pytest.mark.parametrize(
     ("path", "kind"),
     [("/", Root), ("/README.txt", Document), ("/d", DatasetDirectory),
@@ -303,6 +307,11 @@ def test_a_size_that_the_catalog_tells_is_believed_until_storage_tells_another(h
         asked(host)
 
 
+@pytest.mark.promise(
+    "The mtime of an item's directory is the item's datetime, that of a file its "
+    "`Last-Modified`, else the item's datetime; it is the same at every call, and "
+    "1970 where nothing is known."
+)
 def test_the_time_of_a_file_is_its_storages_else_its_items(host, tree):
     """The same at every call, never now."""
     host.on("/store/B01.tif", Asset(CHIP, modified="Fri, 01 Jan 2021 00:00:00 GMT"))
@@ -362,6 +371,7 @@ def test_a_document_is_as_long_as_its_size_says(rooms):
             assert file.open().read(len(whole), 5) == b""
 
 
+@pytest.mark.promise("A collection.json links to its items where they are at most 1000.")
 @pytest.mark.parametrize("count", [LINKED_ITEMS, LINKED_ITEMS + 1])
 @pytest.mark.parametrize("counted", [True, False])
 def test_a_collection_links_its_items_up_to_a_thousand(host, count, counted):
@@ -409,6 +419,9 @@ def test_a_listing_that_fails_in_the_middle_is_an_error_there(host, rooms):
     assert rooms.names("/d/c") == ["collection.json", *"abcd"]
 
 
+@pytest.mark.promise(
+    "A listing that ends early is said to be incomplete in the log and in README.txt."
+)
 def test_an_incomplete_listing_is_told_in_the_readme(host, rooms):
     """Not only in the log."""
     host.on(ITEMS, answer(features([stac_item("a")], context={"matched": 7})))
@@ -517,6 +530,9 @@ def test_an_expired_download_link_is_renewed_through_the_item(host, rooms):
     assert asked(host) == ["/v1/datasets", ITEM, "/store/old", "/store/old", ITEM, "/store/new"]
 
 
+@pytest.mark.promise(
+    "While the server cannot be reached, directories that were read before stay readable."
+)
 def test_a_server_that_goes_down_leaves_the_names_there(host):
     """What was listed and looked up serves on; what was not is an error, not a missing file."""
     with Rooms(host, ttl=0) as rooms:

@@ -14,6 +14,7 @@ What looks simple and is not:
 *Threading.* Stateless; any thread that may wait on the network.
 """
 
+import contextlib
 import time
 from urllib.parse import parse_qsl, quote, unquote, urljoin, urlsplit
 
@@ -79,10 +80,17 @@ class Api:
         document = self._transport.get_document(url, params)
         return models.parse_page(document.body, time.monotonic())
 
-    def check_key(self, collection_id: str) -> None:
-        """Ask for something that needs the key; raises Denied where it is refused."""
-        route = f"/collections/{_segment(collection_id)}/items"
-        self._transport.get_document(self.root + route, [("limit", "1")])
+    def check_key(self, collection_id: str, *, deadline: float | None = None) -> None:
+        """Ask for something that needs the key; raises Denied where it is refused or missing.
+
+        That is an item which will not be there: a page would take its time. `deadline` is a time
+        of the monotonic clock.
+        """
+        collection = _segment(collection_id)
+        with contextlib.suppress(NotFound):
+            self._transport.get_document(
+                f"{self.root}/collections/{collection}/items/{collection}", deadline=deadline
+            )
 
     def _get(self, route: str) -> bytes:
         return self._transport.get_document(self.root + route).body

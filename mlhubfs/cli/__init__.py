@@ -54,12 +54,13 @@ for _command in (
 
 def main() -> None:
     """Run the command line; the console script."""
+    _open_standard_streams()
     if not os.environ.get("HOME"):
         # mount(8) calls with HOME empty, and every folder of the user's would be looked for in /.
         os.environ["HOME"] = pwd.getpwuid(os.getuid()).pw_dir
     logging.getLogger("mlhubfs").addHandler(logging.NullHandler())
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="mlhubfs", standalone_mode=False)
     except MlhubfsError as error:
         _end(f"mlhubfs: {error}", 1)
     except click.Abort:
@@ -71,8 +72,19 @@ def main() -> None:
         # A full disk behind stdout; that `head` has enough is click's. What could not be written
         # goes to nowhere, or Python would try once more at its end, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _end(f"mlhubfs: {error.strerror or error}", 1)
+        where = f"{error.filename}: " if error.filename else ""
+        _end(f"mlhubfs: {where}{error.strerror or error}", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_standard_streams() -> None:
+    """Put /dev/null where the caller closed one, lest a pipe or socket get its number."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: PTH123, SIM115
 
 
 def _end(message: str, code: int) -> None:

@@ -3,6 +3,7 @@
 Their messages and exit codes are those of coreutils.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ _PIECE = 1 << 20  # bytes that `cat` reads at once
 def _reads_tree(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command PATHs, the source, and an exit code."""
 
-    @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+    @click.argument("paths", nargs=-1, metavar="PATH...")
     @click.option(
         "-s", "--source", help="Root URL of the API; else $MLHUB_ROOT_URL, else MLHub's own."
     )
@@ -34,8 +35,13 @@ def _reads_tree(command: Callable[..., Any]) -> Callable[..., Any]:
     def run(
         paths: tuple[str, ...], source: str | None, texts: tuple[str, ...], **more: Any
     ) -> None:
-        with mounts.session(load(source, texts)) as session:
-            sys.exit(command(session.tree, paths, **more))
+        if not paths and command.__name__ != "ls":
+            raise click.UsageError("Missing argument 'PATH...'.")
+        config = load(source, texts)
+        if config.debug:
+            mounts.log_to(logging.StreamHandler(), config)
+        with mounts.session(config) as session:
+            sys.exit(command(session.tree, paths or ("/",), **more))
 
     return run
 
@@ -44,7 +50,10 @@ def _reads_tree(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("-l", "--long", is_flag=True, help="With type, size and time.")
 @_reads_tree
 def ls(tree: Tree, paths: tuple[str, ...], *, long: bool) -> int:
-    """List PATHs of a source, without a mount; names come in the server's order."""
+    """List PATHs of a source, without a mount; names come in the server's order.
+
+    PATH is one inside the source: its root is `/`, which is listed if none is given.
+    """
     code = 0
     for path in paths:
         with _told("ls: cannot access", path) as outcome:
@@ -63,7 +72,7 @@ def ls(tree: Tree, paths: tuple[str, ...], *, long: bool) -> int:
 @click.command()
 @_reads_tree
 def cat(tree: Tree, paths: tuple[str, ...]) -> int:
-    """Write the bytes of the files PATH to stdout, without a mount."""
+    """Write the bytes of the files PATH, inside the source, to stdout, without a mount."""
     code = 0
     for path in paths:
         with _told("cat:", path) as outcome:
@@ -79,7 +88,7 @@ def cat(tree: Tree, paths: tuple[str, ...]) -> int:
 @click.command()
 @_reads_tree
 def stat(tree: Tree, paths: tuple[str, ...]) -> int:
-    """Show type, size and time of PATHs, without a mount."""
+    """Show type, size and time of PATHs, inside the source, without a mount."""
     code = 0
     for path in paths:
         with _told("stat: cannot statx", path) as outcome:

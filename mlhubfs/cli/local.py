@@ -1,6 +1,10 @@
 """The commands around the local server: serve, demo."""
 
+import contextlib
 import os
+import shlex
+import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -11,6 +15,7 @@ import click
 
 from mlhubfs import config as settings
 from mlhubfs import mount as mounts
+from mlhubfs import mountpoint
 from mlhubfs.cli.mounting import log_path_of
 from mlhubfs.errors import MlhubfsError, MountError
 from mlhubfs.server.run import LocalServer
@@ -86,13 +91,15 @@ def demo(where: Path) -> None:
     The sample is synthetic; nothing is downloaded. `mlhubfs umount MOUNTPOINT` ends both the mount
     and the server.
     """
-    made = _make(where)
-    try:
-        _mount_sample(where)
-    except MlhubfsError:
-        if made:
-            where.rmdir()
-        raise
+    if not (mountpoint.is_served(where) and (where / _DEMO_COLLECTION).is_dir()):
+        made = _make(where)
+        try:
+            mountpoint.prepare(where)
+            _mount_sample(where)
+        except MlhubfsError:
+            if made:
+                where.rmdir()
+            raise
     _tour(where)
 
 
@@ -128,9 +135,15 @@ def _mount_sample(where: Path) -> None:
     told, kept_open = cast("IO[bytes]", server.stdout), cast("IO[bytes]", server.stdin)
     root_url = told.readline().decode().strip()
     if not root_url:
-        raise MountError(f"the local server did not start: see {log.name}")
+        said = Path(log.name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        reason = said[-1].removeprefix("mlhubfs: ") if said else f"see {log.name}"
+        raise MountError(f"the local server did not start: {reason}")
 
     def end_server() -> None:
+        # Closing our end of its stdin would do, if the parent did not hold another one while it
+        # waits for the word of the daemon that ends before it has mounted.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(server.pid, signal.SIGTERM)
         kept_open.close()
         told.read()
 
@@ -148,10 +161,15 @@ def _tour(where: Path) -> None:
     _branches(where, towards=opened)
     click.echo(f"\n{opened.name}: {_describe_tiff(opened)}\n")
     click.echo("Try next:")
-    click.echo(f"  cat {where}/README.txt")
-    click.echo(f"  gdalinfo {opened}")
-    click.echo(f"  cp -r {item} .       # or open it in QGIS where it is")
-    click.echo(f"To end:\n  mlhubfs umount {where}")
+    command = "mlhubfs" if shutil.which("mlhubfs") else sys.argv[0]
+    click.echo(f"  cat {_quoted(where / 'README.txt')}")
+    click.echo(f"  gdalinfo {_quoted(opened)}   # or open it in QGIS")
+    click.echo(f"  cp -r --no-preserve=mode {_quoted(item)} .")
+    click.echo(f"To end:\n  {command} umount {_quoted(where)}")
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(os.fspath(path))
 
 
 def _branches(directory: Path, *, towards: Path, depth: int = 1) -> None:

@@ -44,7 +44,7 @@ def takes_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "texts",
         metavar="OPT[=VALUE],...",
         multiple=True,
-        help="Settings, as mount(8) writes them: see below.",
+        help="Settings, as mount(8) writes them; `mlhubfs mount --help` lists them.",
     )(command)
 
 
@@ -55,18 +55,22 @@ def takes_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def mount(words: tuple[str, ...], texts: tuple[str, ...], *, foreground: bool) -> None:
     """Mount SOURCE, the root URL of an API, on the empty directory MOUNTPOINT.
 
-    SOURCE is $MLHUB_ROOT_URL where it is left out, else MLHub's own root. Returns when the mount
-    answers; a daemon serves it from then on, until `mlhubfs umount`.
+    SOURCE is $MLHUB_ROOT_URL where it is left out, else MLHub's own root, which was switched off.
+    Returns when the mount answers; a daemon serves it from then on, until `mlhubfs umount`.
     """
     if len(words) > 2:
         raise click.UsageError(f"expected [SOURCE] MOUNTPOINT, got {len(words)} words")
+    if not all(words):
+        raise click.UsageError("SOURCE and MOUNTPOINT must not be empty")
     source = words[0] if len(words) == 2 else None
     where = Path(words[-1])
     config = load(source, texts)
     log_path = log_path_of(where)
     if foreground:
         mounts.log_to(logging.StreamHandler(), config)
-    mounts.mount(config, where, foreground=foreground, log_path=log_path)
+    notices = mounts.mount(config, where, foreground=foreground, log_path=log_path)
+    for notice in notices:
+        click.echo(f"mlhubfs: {notice}", err=True)
     if not foreground:
         click.echo(f"mounted {config.source} on {where}; the log is {log_path}")
 

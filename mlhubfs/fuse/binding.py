@@ -33,7 +33,6 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # those that libfuse 
 _ALWAYS: Options = {
     "ro": True,
     "default_permissions": True,
-    "auto_cache": True,
     "subtype": "mlhubfs",
 }
 # More than the reads that the kernel has under way at once, so that look-ups find a thread while
@@ -147,6 +146,11 @@ class Binding:
         """
         session = self._session
         return session is not None and session.interrupted()
+
+    def elapsed(self) -> float:
+        """Return for how many seconds the kernel has waited for the calling thread, else 0."""
+        session = self._session
+        return session.elapsed() if session else 0.0
 
     def invalidate(self, path: str) -> bool:
         """Let the kernel forget the attributes and pages of `path`; whether it knew any.

@@ -15,20 +15,28 @@ its callbacks of the same name. The bindings keep their structures and the call 
 
 *Threading.* Callbacks run on libfuse's threads, many at once. Python makes a new thread state for
 each call, so nothing here is thread-local; `_serving` holds the identifiers of the threads inside
-a callback, and adding to or taking from a set is atomic.
+a callback and since when, and setting and taking one key of a dict is atomic.
 """
 
 import ctypes
 import errno
 import logging
+import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from math import floor
 from threading import get_ident
+from time import monotonic
 from typing import Any
 
-from mlhubfs.errors import MlhubfsError
+from mlhubfs.errors import (
+    Interrupted,
+    IsADirectory,
+    MlhubfsError,
+    NotADirectory,
+    NotFound,
+    ReadOnly,
+)
 from mlhubfs.fuse.filesystem import Attributes, FileSystem
 from mlhubfs.fuse.libfuse import Libfuse
 
@@ -51,6 +59,9 @@ FILL_DIR_PLUS = 2  # libfuse 3, enum fuse_fill_dir_flags: the structure is compl
 READDIR_PLUS = 1  # libfuse 3, enum fuse_readdir_flags: the kernel would take complete ones
 
 
+_ORDINARY = (NotFound, NotADirectory, IsADirectory, ReadOnly, Interrupted)
+
+
 class Callbacks:
     """What is the same in libfuse 2 and 3."""
 
@@ -67,13 +78,13 @@ class Callbacks:
         self._filesystem = filesystem
         self._libfuse = libfuse
         self._on_start = started
-        self._serving: set[int] = set()
+        self._serving: dict[int, float] = {}
         self._owner = (os.getuid(), os.getgid())
 
     def _wrapper(self, callback: Any, *arguments: Any) -> int:
         """Answer one request; both bindings put this around each callback."""
         thread = get_ident()
-        self._serving.add(thread)
+        self._serving[thread] = monotonic()
         try:
             return callback(*arguments) or 0
         except BaseException as error:  # noqa: BLE001 - what leaves here becomes a random answer
@@ -82,13 +93,18 @@ class Callbacks:
                 code = _explain(error, callback.__name__)
             return -code
         finally:
-            self._serving.discard(thread)
+            del self._serving[thread]
 
     def interrupted(self) -> bool:
         """Whether nobody waits for the answer that the calling thread is to give."""
         if self.fuse is None or get_ident() not in self._serving:
             return False
         return self._libfuse.interrupted() or self._libfuse.exited(self.fuse)
+
+    def elapsed(self) -> float:
+        """Return for how many seconds the calling thread has been serving its request."""
+        since = self._serving.get(get_ident())
+        return 0.0 if since is None else monotonic() - since
 
     def _start(self) -> None:
         # `fuse` is set last: libfuse has no request here that `interrupted` could speak of.
@@ -121,7 +137,7 @@ class Callbacks:
         stat.st_size = size
         stat.st_blocks = (size + 511) // 512
         stat.st_blksize = BLOCK_SIZE
-        seconds = floor(mtime)
+        seconds = math.floor(mtime)
         nanoseconds = int((mtime - seconds) * 1e9)
         for time in (stat.st_atimespec, stat.st_mtimespec, stat.st_ctimespec):
             time.tv_sec = seconds
@@ -252,7 +268,10 @@ def _decoded(path: bytes) -> str:
 def _explain(error: BaseException, operation: str) -> int:
     """Return the errno of `error`, and log what is not an answer but a fault."""
     if isinstance(error, MlhubfsError):
-        log.debug("%s: %s: %s", operation, type(error).__name__, error)
+        # What does not exist is asked for all the time; the rest is what an operator looks for.
+        level = logging.DEBUG if isinstance(error, _ORDINARY) else logging.INFO
+        name = errno.errorcode.get(error.errno, "")
+        log.log(level, "%s gave %s: %s", operation, name, error)
         # libfuse takes what is beyond for garbage, and the kernel would never wake the reader.
         if isinstance(error.errno, int) and 0 < error.errno < 512:
             return error.errno

@@ -36,7 +36,7 @@ class OpenFile(NamedTuple):
     """Every `read()` reaches the file system, unsplit by the page cache; mmap fails."""
 
     keep_cache: bool = False
-    """Keep the pages of the last open, though `auto_cache` has not seen that nothing changed."""
+    """Keep the pages of earlier opens; else the kernel drops them now."""
 
 
 class DirEntry(NamedTuple):

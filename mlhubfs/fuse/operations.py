@@ -5,15 +5,28 @@ sizes are the tree's, bytes the content's.
 
 What looks simple and is not:
 
-1. The kernel believes a size for as long as `attr_timeout` says, and cuts reads off there. A file
-   that turns out to have another size when it is opened (it was replaced, or its catalog told a
-   wrong one) is opened with `direct_io`, which asks us for every read until we say it ends.
+1. The kernel believes a size for as long as `attr_timeout` says, and cuts reads off there. To open
+   a file that turns out to have another size (it was replaced, or its catalog told a wrong one)
+   fails with ESTALE: the kernel then looks the name up again, which tells it the size, and opens
+   again by itself; the program sees nothing of it. (`direct_io` would do for read(2), but not for
+   sendfile and splice, which go by the size and the pages that the kernel knows.)
 2. A file that was replaced under an open handle is invalidated in the kernel (libfuse 3), so that
    the next `stat` is answered by us. That call waits for the read that noticed it: a worker's job.
 3. A reply to `readdir` has room for hundreds of names (32 kB on Linux 6.16, 4 kB before). It ends
    where the next name would have to be waited for, or names at hand would wait for the next page.
 4. The C library takes ENOENT from a listing for its end (the directory might have been removed), so
    a page that the server does not find would cut the listing short without a word: it is EIO.
+
+5. The kernel keeps pages of a file between opens, and all its handles share them. (`auto_cache` has
+   libfuse look whether size or time changed, but not before `attr_timeout`, and a replaced file may
+   have both unchanged.) So `open` keeps the pages if they are of the edition that it opens, else
+   the kernel drops them, and handles of other editions are dead from then on: what they could still
+   read from the cache would become pages that the new handles read. While such handles are open,
+   new ones use `direct_io`, lest the dead ones read pages of another file than they opened.
+
+6. Where reading ahead fails, the kernel asks once more for the page that is wanted, and only then
+   fails: a program would wait for two deadlines instead of one. So the error of a read is the
+   answer to the next one of the same bytes too, if that comes at once.
 
 *Threading.* Every method, from libfuse's threads, at once.
 """
@@ -22,24 +35,61 @@ import itertools
 import logging
 import stat
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
-from mlhubfs.errors import BadAnswer, Changed, NotFound
+from mlhubfs.errors import BadAnswer, Changed, Denied, MlhubfsError, NotFound, Unavailable
 from mlhubfs.fuse.filesystem import Attributes, DirEntry, OpenFile, Totals
 from mlhubfs.tree import nodes
 from mlhubfs.tree.root import Tree
 
 _log = logging.getLogger("mlhubfs.fuse")
+T = TypeVar("T")
+_SECOND_TRY_SECONDS = 0.1  # the kernel's comes within a millisecond, a program's own later
+_UNSURE = -1  # a size that no file has
 _DIRECTORY = stat.S_IFDIR | 0o555
 _FILE = stat.S_IFREG | 0o444
 _TOLD = 1 << 14  # sizes remembered: as many files as may be between their stat and their open
 
 
-class _OpenFile(NamedTuple):
+class _Failure(NamedTuple):
+    until: float
+    start: int
+    stop: int
+    error: MlhubfsError
+
+
+@dataclass(slots=True)
+class _OpenFile:
     path: str
     data: nodes.Bytes
+    is_dead: bool = False
+    """Whether the file was opened since with other bytes; see 5."""
+
+    failures: list[_Failure] = field(default_factory=list)
+    """Reads that failed just now; see 6."""
+
+    def fail(self, offset: int, stop: int, error: MlhubfsError) -> None:
+        """Keep the error of a read for the kernel's second try."""
+        now = time.monotonic()
+        kept = [one for one in self.failures if one.until > now]
+        self.failures = [*kept, _Failure(now + _SECOND_TRY_SECONDS, offset, stop, error)]
+
+    def fail_again(self, offset: int) -> None:
+        """Raise the error of a read of that offset that has failed just now, once."""
+        for one in self.failures:
+            if one.start <= offset < one.stop:
+                self.failures = [other for other in self.failures if other is not one]
+                if time.monotonic() < one.until:
+                    raise type(one.error)(str(one.error))
+
+    def check(self) -> None:
+        """Raise Changed if it is dead."""
+        if self.is_dead:
+            raise Changed(f"{self.path} was replaced on the server: open it again")
 
 
 class Operations:
@@ -66,6 +116,8 @@ class Operations:
         self._files: dict[int, _OpenFile] = {}
         self._listings: dict[int, nodes.Children] = {}
         self._told: OrderedDict[str, int] = OrderedDict()
+        self._paged: OrderedDict[str, Hashable] = OrderedDict()
+        self._dead: set[str] = set()
 
     def init(self) -> None:
         """Say that the mount is there."""
@@ -89,24 +141,32 @@ class Operations:
         """Open a file at the version that its server has now."""
         file = self._tree.file(path)
         data = file.open()
-        size = file.attributes().size
+        size, edition = file.attributes().size, data.edition
         with self._lock:
+            if self._told.get(path, size) != size:
+                raise Changed(f"{path} has another size than the kernel was told")  # see 1
+            keeps = self._paged.get(path) == edition
+            dead = [] if keeps and path not in self._dead else self._bury(path, edition)
+            _remember(self._paged, path, edition)
             number = next(self._numbers)
             self._files[number] = _OpenFile(path, data)
-            is_news = self._told.get(path, size) != size
-        if is_news:
-            self._later(lambda: self._invalidate(path))
-        return OpenFile(number, direct_io=is_news)
+        return OpenFile(number, direct_io=bool(dead), keep_cache=keeps)
 
     def read(self, path: str | None, size: int, offset: int, fh: int) -> bytes | memoryview:  # noqa: ARG002
         """Return `size` bytes at `offset`, fewer at the end."""
         opened = self._files[fh]
+        opened.fail_again(offset)
         try:
-            return opened.data.read(offset, size)
+            data = opened.data.read(offset, size)
+            opened.check()
+        except (Unavailable, BadAnswer, Denied, NotFound) as error:
+            opened.fail(offset, offset + size, error)
+            raise
         except Changed as error:
             _log.warning("%s", error)
             self._later(lambda: self._invalidate(opened.path))
             raise
+        return data
 
     def release(self, fh: int) -> None:
         """Forget an open file."""
@@ -138,7 +198,7 @@ class Operations:
                 yield DirEntry(entry.name, known, complete=False, next_offset=number)
             else:
                 if not entry.is_directory:
-                    self._tell(f"{path.rstrip('/')}/{entry.name}", entry.attributes.size)
+                    self._mention(f"{path.rstrip('/')}/{entry.name}", entry.attributes.size)
                 yield DirEntry(
                     entry.name, _attributes(entry.attributes), complete=True, next_offset=number
                 )
@@ -154,12 +214,35 @@ class Operations:
         """Return zeros: how much the catalog holds cannot be told in constant time."""
         return Totals()
 
+    def _bury(self, path: str, edition: Hashable) -> list[_OpenFile]:
+        """Declare the handles of other editions dead, and return those. Under the lock."""
+        dead = [one for one in self._files.values() if one.path == path]
+        dead = [one for one in dead if one.is_dead or one.data.edition != edition]
+        for one in dead:
+            one.is_dead = True
+        if dead:
+            self._dead.add(path)
+        else:
+            self._dead.discard(path)
+        return dead
+
     def _tell(self, path: str, size: int) -> None:
         with self._lock:
-            self._told[path] = size
-            self._told.move_to_end(path)
-            if len(self._told) > _TOLD:
-                self._told.popitem(last=False)
+            _remember(self._told, path, size)
+
+    def _mention(self, path: str, size: int) -> None:
+        """Note a size that the kernel may have taken from a listing, or not."""
+        with self._lock:
+            known = self._told.get(path, size)
+            _remember(self._told, path, size if known == size else _UNSURE)
+
+
+def _remember(table: OrderedDict[str, T], path: str, value: T) -> T:
+    table[path] = value
+    table.move_to_end(path)
+    if len(table) > _TOLD:
+        table.popitem(last=False)
+    return value
 
 
 _UNKNOWN_DIRECTORY = Attributes(_DIRECTORY, 0, 0.0)

@@ -11,7 +11,7 @@ interrupted, then B, who had joined A's flight, would be told that B was interru
 askers waiting alike, one that leaves disturbs nobody, and the result still reaches the caches.
 
 *Threading.* All methods may be called from any thread. A worker that needs another flight runs it
-inline, also one that is still queued: else sixty-four workers would wait for ever for a flight
+inline, also one that is still queued: else all the workers would wait for ever for a flight
 that waits for one of them. A flight must not ask for itself, directly or through others.
 """
 
@@ -26,7 +26,10 @@ from mlhubfs.errors import Interrupted
 
 STEP_SECONDS = 0.1  # how long a reader that was killed may still look alive
 T = TypeVar("T")
-LIMIT = 64  # more than the reads that a stalled host can hold up before its deadline frees them
+# More than the requests that the kernel has under way (`fuse.callbacks.MAX_BACKGROUND`), and those
+# of readers that were killed: a host that stalls holds each up until its deadline. Threads are
+# started as they are needed; one that waits costs some 100 kB.
+LIMIT = 256
 
 
 class Workers:

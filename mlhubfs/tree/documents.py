@@ -93,7 +93,8 @@ def collection_json(
         links.append(_link("parent", above))
     links += [_link("item", f"./{name}/stac.json", "application/geo+json") for name in item_names]
     document["links"] = links + _outward(document)
-    document.setdefault("type", "Collection")
+    if not str(document.get("stac_version", "")).startswith(("0.", "1.0.0-beta")):
+        document.setdefault("type", "Collection")  # came with 1.0.0-rc.1; before, it misleads
     _point_to_files(document, files, "./_common/")
     return _write(document)
 
@@ -126,7 +127,9 @@ def item_json(
 
 def readme(root: str, datasets: int, problems: Iterable[str]) -> bytes:
     """Return what is mounted and how to find one's way, in a screenful."""
-    held = f"{datasets} datasets" if datasets else "collections (this source knows no datasets)"
+    held = f"{datasets} dataset{'s' * (datasets > 1)}"
+    if not datasets:
+        held = "collections (this source knows no datasets)"
     lines = [
         "This directory is a catalog of Earth-observation training data, mounted by mlhubfs.",
         "",

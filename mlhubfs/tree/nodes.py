@@ -3,8 +3,9 @@
 Owns the shapes only; the kinds are in the modules beside this one.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import NamedTuple, Protocol
 
 
@@ -29,6 +30,10 @@ class Entry(NamedTuple):
 
 class Bytes(Protocol):
     """An open file."""
+
+    @property
+    def edition(self) -> Hashable:
+        """What is equal for two openings of a file that give the same bytes, and only for those."""
 
     def read(self, offset: int, size: int) -> bytes | memoryview:
         """Return the bytes [offset, offset + size), fewer at the end of the file."""
@@ -104,6 +109,10 @@ class Document(File):
 class _Text:
     def __init__(self, data: bytes) -> None:
         self._data = data
+
+    @property
+    def edition(self) -> Hashable:
+        return hashlib.blake2b(self._data, digest_size=16).digest()
 
     def read(self, offset: int, size: int) -> bytes | memoryview:
         return self._data[offset : offset + size]

@@ -1,0 +1,85 @@
+"""README's promises: its options, its sentences about semantics, its map of the house."""
+
+import ast
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from mlhubfs.cli import cli
+
+_ROOT = Path(__file__).parent.parent
+_README = (_ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def _section(title):
+    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", _README, re.MULTILINE | re.DOTALL)[1]
+
+
+def _promises():
+    """The bullets of the section Semantics, each as one line."""
+    bullets = re.findall(
+        r"^\* (.+?)(?=\n\n|\n\* |\n\*\*|\Z)", _section("Semantics"), re.MULTILINE | re.DOTALL
+    )
+    return [" ".join(bullet.split()) for bullet in bullets]
+
+
+def _quotes():
+    """The sentences that tests are marked with, and where."""
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.promise":
+                found.setdefault(ast.literal_eval(node.args[0]), []).append(path.name)
+    return found
+
+
+def test_there_are_promises():
+    """The section Semantics is found, and is a list of sentences."""
+    assert len(_promises()) > 20
+    assert all(promise.endswith(".") for promise in _promises())
+
+
+@pytest.mark.parametrize("promise", _promises())
+def test_each_promise_is_quoted_by_a_test(promise):
+    """Each sentence of Semantics has a test that is marked with its very words."""
+    assert promise in _quotes()
+
+
+def test_no_test_quotes_what_is_not_promised():
+    """A sentence that was changed in README is changed at its test too."""
+    assert set(_quotes()) <= set(_promises())
+
+
+def test_options_are_those_of_the_help():
+    """README's list of options is, line by line, what `mlhubfs mount --help` prints."""
+    command = cli.commands["mount"]
+    text = command.get_help(click.Context(command, info_name="mount", terminal_width=120))
+    printed = re.search(r"Options of -o.*?:\n(.*?)\n\n", text + "\n\n", re.DOTALL)[1]
+    listed = re.search(r"### Options\n.*?```\n(.*?)\n```", _README, re.DOTALL)[1]
+    assert [line.strip() for line in printed.splitlines()] == listed.splitlines()
+
+
+def test_each_command_is_in_the_table():
+    """Every command has its row in README."""
+    rows = "\n".join(line for line in _section("Mount").splitlines() if line.startswith("| `"))
+    for name in cli.commands:
+        assert re.search(rf"`(mlhubfs )?{name}\b", rows), name
+
+
+def test_the_map_names_the_rooms_that_are_there():
+    """How it works: the map names every module and folder of the package, and none that is gone."""
+    listed = re.findall(r"^  ([a-z_]+(?:/|\.py)) ", _section("How it works"), re.MULTILINE)
+    there = [
+        f"{path.name}/" if path.is_dir() else path.name
+        for path in (_ROOT / "mlhubfs").iterdir()
+        if not path.name.startswith("_") and path.suffix in {"", ".py"}
+    ]
+    assert sorted(listed) == sorted(there)
+
+
+def test_relative_links_lead_somewhere():
+    """Each relative link of README leads to a file of the repository."""
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", _README):
+        assert (_ROOT / target).exists(), target
