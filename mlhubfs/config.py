@@ -98,6 +98,9 @@ class Config:
         "most bytes of blocks in the cache; the least recently used go first",
         "10G",
     )
+    memory: int = _option(
+        256 << 20, parse_size, "most bytes of blocks in memory, those on their way included", "256M"
+    )
     ttl: float = _option(
         300.0,
         parse_seconds,

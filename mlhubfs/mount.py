@@ -110,6 +110,8 @@ def session(
             disk=disk,
             ttl=math.inf if config.offline else config.content_ttl,
             negative_ttl=config.negative_ttl,
+            timeout=config.timeout,
+            budget=config.memory,
         )
         notices = [_check(source, catalog, config)]
         if cache is None:

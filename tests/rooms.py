@@ -20,8 +20,9 @@ from mlhubfs.catalog.api import Api
 from mlhubfs.catalog.catalog import Catalog
 from mlhubfs.catalog.index import Index
 from mlhubfs.catalog.index_documents import stripper
+from mlhubfs.content.asset import AssetRef, Location
 from mlhubfs.content.cache import DiskCache
-from mlhubfs.content.content import AssetRef, Content, Location
+from mlhubfs.content.content import Content
 from mlhubfs.transport.client import Transport
 from mlhubfs.transport.workers import Workers
 from mlhubfs.tree.documents import scrubber
@@ -44,13 +45,13 @@ class Clock:
 class Rooms(contextlib.ExitStack):
     """Everything that one mount of `host` would hold.
 
-    `cache` is a folder or a BlockCache, `index` the path of a file.
+    `cache` is a folder or a Cache, `index` the path of a file.
     """
 
     def __init__(
         self, host: FaultyServer, *, cache=None, api_key=None, page_size=100, interrupted=None,
-        ttl=300.0, negative_ttl=60.0, content_ttl=86400.0, clock=time.time, index=None,
-        offline=False,
+        ttl=300.0, negative_ttl=60.0, content_ttl=86400.0, budget=256 << 20, clock=time.time,
+        index=None, offline=False,
     ):  # fmt: skip
         super().__init__()
         self.root = f"{host.url}/v1"
@@ -74,6 +75,7 @@ class Rooms(contextlib.ExitStack):
             disk=self.disk,
             ttl=content_ttl,
             negative_ttl=negative_ttl,
+            budget=budget,
             clock=clock,
         )
         self.tree = Tree(Surroundings(self.catalog, self.content, scrubber(self.root)))

@@ -1,5 +1,6 @@
-"""The blocks on disk: sound, shared, bounded, and never the reason that a read fails."""
+"""What is on disk: sound, shared, bounded, and never the reason that a read fails."""
 
+import errno
 import logging
 import os
 import pickle
@@ -16,15 +17,17 @@ from types import SimpleNamespace
 
 import diskcache
 import pytest
+from faulty import Pattern
 
-from mlhubfs.content import cache as cache_module
+from mlhubfs.content.blocks import BLOCK, EXTENT
 from mlhubfs.content.cache import DiskCache
+from mlhubfs.content.disk import BytesDisk
 
-BLOCK = 40_000  # bytes: more than diskcache keeps inside its database, so that each is a file
+LONG = 40_000  # bytes: more than diskcache keeps inside its database, so that each is a file
 GIB = 1 << 30
 
 
-def data(number, size=BLOCK):
+def data(number, size=LONG):
     return number.to_bytes(4, "big") * (size // 4)
 
 
@@ -54,6 +57,11 @@ def stored(cache, values):
     assert cache.flush(30)
 
 
+def got(cache, keys):
+    """Return key -> value for those of the keys that are there."""
+    return {key: value for key in keys if (value := cache.get(key)) is not None}
+
+
 def files(folder):
     return sorted(folder.rglob("*.val"))
 
@@ -66,14 +74,14 @@ def run(script, *arguments, **more):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("size", [0, 1, 100, BLOCK, 256 << 10])
+@pytest.mark.parametrize("size", [0, 1, 100, LONG, 256 << 10])
 def test_what_is_put_is_there_after_reopening(opened, size):
     """Whether it is kept in the database or in a file of its own."""
     cache = opened()
     stored(cache, {"k": b"x" * size})
-    assert cache.get(["k", "absent"]) == {"k": b"x" * size}
+    assert got(cache, ["k", "absent"]) == {"k": b"x" * size}
     cache.close()
-    assert opened().get(["k"]) == {"k": b"x" * size}
+    assert got(opened(), ["k"]) == {"k": b"x" * size}
 
 
 def test_closing_writes_what_is_queued(opened):
@@ -82,7 +90,7 @@ def test_closing_writes_what_is_queued(opened):
     for number in range(200):
         cache.put(str(number), data(number))
     cache.close(timeout=60)
-    found = opened().get(map(str, range(200)))
+    found = got(opened(), map(str, range(200)))
     assert found == {str(number): data(number) for number in range(200)}
 
 
@@ -91,7 +99,7 @@ def test_after_closing_nothing_is_taken(opened):
     cache = opened()
     cache.close()
     cache.put("k", b"x")
-    assert opened().get(["k"]) == {}
+    assert got(opened(), ["k"]) == {}
 
 
 def test_the_folder_is_its_owners_alone(opened, folder):
@@ -123,9 +131,9 @@ def test_a_block_that_was_damaged_is_absent_and_can_be_stored_again(opened, fold
     stored(cache, {"a": data(1), "b": data(2)})
     (damaged,) = [path for path in files(folder) if data(1)[:8] in path.read_bytes()]
     damage(damaged)
-    assert cache.get(["a", "b"]) == {"b": data(2)}
+    assert got(cache, ["a", "b"]) == {"b": data(2)}
     stored(cache, {"a": data(1)})
-    assert cache.get(["a", "b"]) == {"a": data(1), "b": data(2)}
+    assert got(cache, ["a", "b"]) == {"a": data(1), "b": data(2)}
 
 
 def test_a_small_block_that_was_damaged_is_absent_too(opened, folder, caplog):
@@ -135,8 +143,8 @@ def test_a_small_block_that_was_damaged_is_absent_too(opened, folder, caplog):
     with sqlite3.connect(folder / "cache.db") as database:
         database.execute("UPDATE Cache SET value = x'0000000068656c6c70'")
     database.close()
-    assert cache.get(["a"]) == {}
-    assert "the block a fails its checksum: fetched again" in caplog.text
+    assert got(cache, ["a"]) == {}
+    assert "a fails its checksum and is fetched again" in caplog.text
 
 
 def test_a_block_under_another_key_is_not_taken_for_its_own(opened, folder):
@@ -147,7 +155,218 @@ def test_a_block_under_another_key_is_not_taken_for_its_own(opened, folder):
     swapped = one.read_bytes()
     one.write_bytes(two.read_bytes())
     two.write_bytes(swapped)
-    assert cache.get(["a", "b"]) == {}
+    assert got(cache, ["a", "b"]) == {}
+
+
+# --- blocks of versions
+
+VERSION = "0123456789abcdef" * 2
+SIZE = 2 * EXTENT + 3 * BLOCK + 77
+ASSET = Pattern(SIZE)
+LAST = SIZE // BLOCK
+
+
+def block(number):
+    return ASSET[number * BLOCK : (number + 1) * BLOCK]
+
+
+def written(cache, first, stop):
+    """Write the asset's blocks from `first` on, `stop` exclusive, and wait."""
+    cache.write(VERSION, first, ASSET[first * BLOCK : stop * BLOCK], SIZE)
+    assert cache.flush(30)
+
+
+def read(cache, numbers, version=VERSION):
+    return {number: bytes(one) for number, one in cache.read(version, numbers, SIZE).items()}
+
+
+def test_whole_extents_are_one_value_and_other_blocks_their_own(opened, folder):
+    """So that reading on is one file an extent, and what was jumped to costs no more than it is."""
+    cache = opened()
+    written(cache, 30, LAST + 1)
+    sizes = sorted(path.stat().st_size for path in files(folder))
+    last = 3 * BLOCK + 77 + 4 * 4
+    assert sizes == [BLOCK + 4, BLOCK + 4, last, EXTENT + 32 * 4]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["at once", "after reopening"])
+def test_blocks_are_read_as_they_were_written(opened, again):
+    """Any of them, across extents, to the short last one; those not written are absent."""
+    cache = opened()
+    written(cache, 30, LAST + 1)
+    if again:
+        cache.close()
+        cache = opened()
+    assert read(cache, range(LAST + 1)) == {n: block(n) for n in range(30, LAST + 1)}
+    assert read(cache, [3, 31, 40, LAST]) == {n: block(n) for n in (31, 40, LAST)}
+    assert len(block(LAST)) == 77
+    assert read(cache, [40], "another version") == {}
+
+
+def test_an_asset_shorter_than_a_block_is_one_value(opened, folder):
+    """It is kept inside the database where it is small enough for that."""
+    cache = opened()
+    cache.write(VERSION, 0, b"hello", 5)
+    assert cache.flush(30)
+    assert cache.read(VERSION, [0], 5) == {0: b"hello"}
+    assert files(folder) == []
+
+
+def test_an_extent_that_comes_whole_stands_above_its_single_blocks(opened):
+    """What a jump left there before does no harm."""
+    cache = opened()
+    written(cache, 5, 6)
+    written(cache, 0, 32)
+    assert read(cache, range(32)) == {number: block(number) for number in range(32)}
+
+
+def test_a_flipped_bit_spoils_its_block_only(opened, folder, caplog):
+    """The others of the extent serve on; the one that is fetched again stands in for it."""
+    cache = opened()
+    written(cache, 0, 32)
+    (path,) = files(folder)
+    raw = bytearray(path.read_bytes())
+    raw[32 * 4 + 7 * BLOCK + 1000] ^= 1
+    path.write_bytes(raw)
+    rest = {number: block(number) for number in range(32) if number != 7}
+    assert read(cache, range(32)) == rest
+    assert read(cache, [7]) == {}
+    assert "is fetched again" in caplog.text
+    written(cache, 7, 8)
+    assert read(cache, range(32)) == rest | {7: block(7)}
+
+
+@pytest.mark.parametrize("at", [0, 4 * 31], ids=["first", "last"])
+def test_a_flipped_bit_in_a_checksum_spoils_its_block_only(opened, folder, at):
+    """The header has a checksum for each block."""
+    cache = opened()
+    written(cache, 0, 32)
+    (path,) = files(folder)
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= 0x80
+    path.write_bytes(raw)
+    assert read(cache, range(32)) == {n: block(n) for n in range(32) if n != at // 4}
+
+
+def test_a_block_copied_over_another_is_noticed(opened, folder):
+    """With its checksum: the number of the block is part of what that covers."""
+    cache = opened()
+    written(cache, 0, 32)
+    (path,) = files(folder)
+    raw = bytearray(path.read_bytes())
+    raw[4 * 9 : 4 * 10] = raw[4 * 3 : 4 * 4]
+    raw[128 + 9 * BLOCK : 128 + 10 * BLOCK] = raw[128 + 3 * BLOCK : 128 + 4 * BLOCK]
+    path.write_bytes(raw)
+    assert read(cache, [3, 9]) == {3: block(3)}
+
+
+def test_an_extent_of_another_version_is_noticed(opened, folder):
+    """The checksum covers the version's key: values that changed places give no wrong bytes."""
+    cache = opened()
+    written(cache, 0, 32)
+    other = "f" * 32
+    cache.write(other, 0, bytes(EXTENT), SIZE)
+    assert cache.flush(30)
+    one, two = files(folder)
+    swapped = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(swapped)
+    assert read(cache, range(32)) == read(cache, range(32), other) == {}
+
+
+def test_of_a_truncated_extent_what_is_there_is_used(opened, folder):
+    """A crash may leave the end of a file unwritten."""
+    cache = opened()
+    written(cache, 0, 32)
+    (path,) = files(folder)
+    os.truncate(path, 128 + 10 * BLOCK + 5)
+    assert read(cache, range(32)) == {number: block(number) for number in range(10)}
+    os.truncate(path, 20)
+    assert read(cache, range(32)) == {}
+    written(cache, 0, 32)
+    assert len(read(cache, range(32))) == 32
+
+
+def test_an_extent_whose_file_is_gone_is_absent(opened, folder):
+    """And its single blocks are still looked for."""
+    cache = opened()
+    written(cache, 3, 4)
+    written(cache, 0, 32)
+    for path in files(folder):
+        if path.stat().st_size > EXTENT:
+            path.unlink()
+    assert read(cache, range(32)) == {3: block(3)}
+
+
+def test_a_disk_that_takes_a_part_only_keeps_nothing(opened, folder, monkeypatch, caplog):
+    """A write that is cut short, as on a full disk, leaves neither a value nor a file."""
+    cache = opened()
+    whole = os.writev
+    monkeypatch.setattr(os, "writev", lambda descriptor, pieces: whole(descriptor, pieces[:1]))
+    written(cache, 0, 64)
+    assert "the disk took only a part" in caplog.text
+    assert files(folder) == []
+    monkeypatch.undo()
+    assert read(cache, range(64)) == {}
+    written(cache, 0, 64)
+    assert len(read(cache, range(64))) == 64
+
+
+def test_a_batch_that_fails_leaves_no_files(opened, folder, monkeypatch):
+    """Also those before the one that failed: no row would ever lead to them."""
+    cache = opened()
+    whole, calls = os.writev, []
+
+    def fail_the_third(descriptor, pieces):
+        calls.append(descriptor)
+        if len(calls) >= 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(descriptor, pieces)
+
+    stall = sqlite3.connect(folder / "cache.db", isolation_level=None)
+    stall.execute("BEGIN IMMEDIATE")  # so that all are one batch, or the first is one alone
+    monkeypatch.setattr(os, "writev", fail_the_third)
+    for number in range(5):
+        cache.put(str(number), data(number))
+    stall.execute("ROLLBACK")
+    stall.close()
+    assert cache.flush(30)
+    monkeypatch.undo()
+    kept = got(cache, map(str, range(5)))
+    assert len(files(folder)) == len(kept) <= 2
+
+
+def test_a_folder_removed_by_another_process_is_made_again(opened, monkeypatch, caplog):
+    """It removes folders that its evictions leave empty, also between our making and using one."""
+    cache = opened()
+    opening, failed = os.open, []
+
+    def raced(path, flags, mode=0o777, **more):
+        if str(path).endswith(".val") and Path(path).parent.exists() and not failed:
+            failed.append(path)
+            Path(path).parent.rmdir()
+        return opening(path, flags, mode, **more)
+
+    monkeypatch.setattr(os, "open", raced)
+    written(cache, 0, 32)
+    assert len(failed) == 1
+    assert len(read(cache, range(32))) == 32
+    assert caplog.records == []
+
+
+def test_what_is_written_is_not_copied(opened, monkeypatch):
+    """The kernel is handed slices of the answer itself."""
+    cache, answer, handed = opened(), ASSET[0:EXTENT], []
+    writing = os.writev
+
+    def watched(descriptor, pieces):
+        handed.extend(pieces)
+        return writing(descriptor, pieces)
+
+    monkeypatch.setattr(os, "writev", watched)
+    cache.write(VERSION, 0, answer, SIZE)
+    assert cache.flush(30)
+    assert [getattr(piece, "obj", None) is answer for piece in handed] == [False, True]
 
 
 class Evil:
@@ -160,7 +379,7 @@ class Evil:
         return (os.mkdir, (self.mark,))
 
 
-@pytest.mark.parametrize("padding", [b"", b"x" * BLOCK], ids=["in the database", "in a file"])
+@pytest.mark.parametrize("padding", [b"", b"x" * LONG], ids=["in the database", "in a file"])
 def test_a_pickle_in_the_database_is_not_unpickled(opened, folder, tmp_path, padding):
     """CVE-2025-69872: who can write the folder could else run code in us."""
     opened().close()
@@ -169,28 +388,28 @@ def test_a_pickle_in_the_database_is_not_unpickled(opened, folder, tmp_path, pad
         plain.set("k", (Evil(mark), padding))
         plain.set(Evil("never"), b"x")
     cache = opened()
-    assert cache.get(["k"]) == {}
+    assert got(cache, ["k"]) == {}
     stored(cache, {"k": data(1)})
-    assert cache.get(["k"]) == {"k": data(1)}
+    assert got(cache, ["k"]) == {"k": data(1)}
     assert not Path(mark).exists()
     # The plant was live: what diskcache alone would have done.
     pickle.loads(pickle.dumps(Evil(mark)))
     assert Path(mark).exists()
 
 
-@pytest.mark.parametrize("value", ["text", 5, 1.5, "x" * BLOCK, b"", b"abc"])
+@pytest.mark.parametrize("value", ["text", 5, 1.5, "x" * LONG, b"", b"abc"])
 def test_a_value_that_we_did_not_write_is_absent(opened, folder, value):
     """Of whatever type the database says that it is."""
     opened().close()
     with diskcache.Cache(str(folder)) as plain:
         plain.set("k", value)
-    assert opened().get(["k"]) == {}
+    assert got(opened(), ["k"]) == {}
 
 
 @pytest.mark.parametrize("key", [("a", 1), 5, b"bytes"])
 def test_only_strings_and_bytes_go_in(opened, key):
     """Anything else would be pickled by diskcache."""
-    disk = cache_module._BytesDisk(str(opened()._folder))
+    disk = BytesDisk(str(opened()._folder))
     with pytest.raises(TypeError, match="strings"):
         disk.put(key)
     with pytest.raises(TypeError, match="bytes"):
@@ -209,7 +428,7 @@ def test_a_damaged_database_is_set_aside(opened, folder, caplog, size):
     assert "it is set aside" in caplog.text
     assert folder.with_name("blocks.damaged").is_dir()
     stored(cache, {"k": data(1)})
-    assert cache.get(["k"]) == {"k": data(1)}
+    assert got(cache, ["k"]) == {"k": data(1)}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
@@ -267,8 +486,8 @@ LIMITED = """
     for number in range(20):
         cache.put(str(number), b"x" * 200_000)
     assert cache.flush(60), "the queue does not drain"
-    print("found", cache.get(map(str, range(20))))
-    print("old", len(cache.get(["old"])))
+    print("found", {number for number in range(20) if cache.get(str(number))})
+    print("old", cache.get("old") is not None)
 """
 
 
@@ -280,9 +499,10 @@ def test_a_disk_that_is_full_costs_the_cache_and_nothing_else(opened, folder):
     with run(LIMITED, folder, 100_000, "after") as process:
         said, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "found {}" in said
-    assert "old 1" in said
+    assert "found set()" in said
+    assert "old True" in said
     assert said.count("it goes on without") == said.count("cannot write") == 1
+    assert len(files(folder)) == 1, "what a failed batch has written stays on a full disk for ever"
 
 
 def test_a_disk_that_is_full_at_the_start_does_not_throw_the_cache_away(opened, folder):
@@ -294,7 +514,7 @@ def test_a_disk_that_is_full_at_the_start_does_not_throw_the_cache_away(opened, 
         _, wrong = process.communicate(timeout=90)
     assert wrong.startswith("OSError"), wrong
     assert not folder.with_name("blocks.damaged").exists()
-    assert opened().get(["old"]) == {"old": data(1)}
+    assert got(opened(), ["old"]) == {"old": data(1)}
 
 
 def test_the_last_of_the_disk_is_left_alone(opened, monkeypatch, caplog):
@@ -303,11 +523,11 @@ def test_the_last_of_the_disk_is_left_alone(opened, monkeypatch, caplog):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=100, free=4))
     for number in range(10):
         stored(cache, {str(number): data(number)})
-    assert cache.get(map(str, range(10))) == {}
+    assert got(cache, map(str, range(10))) == {}
     assert caplog.text.count("less than 5% of the disk is free") == 1
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=100, free=5))
     stored(cache, {"k": data(1)})
-    assert cache.get(["k"]) == {"k": data(1)}
+    assert got(cache, ["k"]) == {"k": data(1)}
 
 
 def test_a_folder_that_disappears_costs_the_cache_and_nothing_else(opened, folder, caplog):
@@ -315,11 +535,11 @@ def test_a_folder_that_disappears_costs_the_cache_and_nothing_else(opened, folde
     cache = opened()
     stored(cache, {"a": data(1)})
     shutil.rmtree(folder)
-    assert cache.get(["a"]) == {}
+    assert got(cache, ["a"]) == {}
     for number in range(200):
         cache.put(str(number), data(number))
     assert cache.flush(60)
-    cache.get(map(str, range(200)))
+    got(cache, map(str, range(200)))
 
 
 # --- bounds
@@ -327,30 +547,30 @@ def test_a_folder_that_disappears_costs_the_cache_and_nothing_else(opened, folde
 
 def test_at_the_size_limit_the_least_recently_used_goes(opened, folder):
     """What was read lately stays, what was not goes, and the limit holds."""
-    cache = opened(size=100 * BLOCK)
+    cache = opened(size=100 * LONG)
     stored(cache, {str(number): data(number) for number in range(80)})
     early = [str(number) for number in range(5)]
-    assert len(cache.get(early)) == 5
+    assert len(got(cache, early)) == 5
     for number in range(80, 130):
         stored(cache, {str(number): data(number)})
-    assert len(cache.get(early)) == 5
-    assert cache.get(map(str, range(5, 20))) == {}
-    assert len(cache.get(map(str, range(110, 130)))) == 20
-    assert sum(path.stat().st_size for path in files(folder)) <= 100 * BLOCK
+    assert len(got(cache, early)) == 5
+    assert got(cache, map(str, range(5, 20))) == {}
+    assert len(got(cache, map(str, range(110, 130)))) == 20
+    assert sum(path.stat().st_size for path in files(folder)) <= 100 * LONG
 
 
 def test_a_short_session_counts_as_use(opened):
     """What a mount read is noted when it ends, though it read little."""
-    cache = opened(size=100 * BLOCK)
+    cache = opened(size=100 * LONG)
     stored(cache, {str(number): data(number) for number in range(80)})
     cache.close()
-    cache = opened(size=100 * BLOCK)
-    assert cache.get(["0"])
+    cache = opened(size=100 * LONG)
+    assert got(cache, ["0"])
     cache.close()
-    cache = opened(size=100 * BLOCK)
+    cache = opened(size=100 * LONG)
     for number in range(80, 110):
         stored(cache, {str(number): data(number)})
-    assert cache.get(["0", "1"]) == {"0": data(0)}
+    assert got(cache, ["0", "1"]) == {"0": data(0)}
 
 
 def test_the_queue_is_bounded(opened, folder):
@@ -365,9 +585,9 @@ def test_the_queue_is_bounded(opened, folder):
     stall.execute("ROLLBACK")
     stall.close()
     assert cache.flush(60)
-    assert set(cache.get(map(str, range(100)))) <= {str(number) for number in range(64)}
+    assert set(got(cache, map(str, range(100)))) <= {str(number) for number in range(64)}
     stored(cache, {"later": data(1)})
-    assert cache.get(["later"]) == {"later": data(1)}
+    assert got(cache, ["later"]) == {"later": data(1)}
 
 
 def test_a_read_waits_for_no_write(opened, folder):
@@ -376,7 +596,7 @@ def test_a_read_waits_for_no_write(opened, folder):
     stored(cache, {"k": data(1)})
     writing = sqlite3.connect(folder / "cache.db", isolation_level=None)
     writing.execute("BEGIN IMMEDIATE")
-    assert cache.get(["k"]) == {"k": data(1)}
+    assert got(cache, ["k"]) == {"k": data(1)}
     writing.execute("ROLLBACK")
     writing.close()
 
@@ -388,7 +608,7 @@ def test_many_threads_read_and_write(opened, caplog):
     def work(seed):
         for number in range(seed, 300, 3):
             cache.put(str(number), data(number, 4000))
-            for key, value in cache.get([str(number), str(number // 2)]).items():
+            for key, value in got(cache, [str(number), str(number // 2)]).items():
                 if value != data(int(key), 4000):
                     wrong.append(key)
 
@@ -399,7 +619,7 @@ def test_many_threads_read_and_write(opened, caplog):
         thread.join()
     assert cache.flush(60)
     assert wrong == []
-    assert len(cache.get(map(str, range(300)))) == 300
+    assert len(got(cache, map(str, range(300)))) == 300
     assert caplog.records == []
 
 
@@ -430,7 +650,7 @@ def test_processes_share_the_folder(opened, folder, caplog):
         two.communicate(timeout=60)
     assert (one.returncode, two.returncode) == (0, 0)
     assert cache.flush(60)
-    found = cache.get(map(str, range(350)))
+    found = got(cache, map(str, range(350)))
     assert found == {str(number): data(number) for number in range(350)}
     assert caplog.records == []
 
@@ -444,9 +664,9 @@ def test_what_was_written_survives_a_kill(opened, folder, caplog):
         writer.stdout.read()
     assert writer.returncode == -signal.SIGKILL
     cache = opened()
-    found = cache.get(map(str, range(lines[-1] + 500)))
+    found = got(cache, map(str, range(lines[-1] + 500)))
     assert set(map(str, range(lines[-1] + 1))) <= set(found)
     assert all(value == data(int(key)) for key, value in found.items())
     assert "damaged" not in caplog.text
     stored(cache, {"after": data(1)})
-    assert cache.get(["after"]) == {"after": data(1)}
+    assert got(cache, ["after"]) == {"after": data(1)}

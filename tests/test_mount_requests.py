@@ -58,7 +58,7 @@ def assert_costs_one_chip(seen, chip):
     assert seen.paths[:2] == [item_of(chip), DOWNLOAD]
     [(path, extent)] = seen.lines[2:]
     assert path.endswith(f"/{chip.parent.name}/{chip.name}")
-    assert extent == "bytes=0-262143"
+    assert extent == "bytes=0-131071"
 
 
 @pytest.fixture(scope="module")
@@ -226,4 +226,4 @@ def test_a_file_of_some_megabytes_costs_two_ranges(root, seen):
         for row in range(3840, 0, -512):
             raster.read(1, window=((row, row + 256), (row, row + 256)))
     ranges = [extent for name, extent in seen.lines if name.endswith("/image.tif")]
-    assert ranges == ["bytes=0-262143", f"bytes=262144-{path.stat().st_size - 1}"]
+    assert ranges == ["bytes=0-131071", f"bytes=131072-{path.stat().st_size - 1}"]

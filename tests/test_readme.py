@@ -4,8 +4,8 @@ import ast
 import re
 from pathlib import Path
 
-import click
 import pytest
+from click.testing import CliRunner
 
 from mlhubfs.cli import cli
 
@@ -54,9 +54,8 @@ def test_no_test_quotes_what_is_not_promised():
 
 def test_options_are_those_of_the_help():
     """README's list of options is, line by line, what `mlhubfs mount --help` prints."""
-    command = cli.commands["mount"]
-    text = command.get_help(click.Context(command, info_name="mount", terminal_width=120))
-    printed = re.search(r"Options of -o.*?:\n(.*?)\n\n", text + "\n\n", re.DOTALL)[1]
+    help_text = CliRunner().invoke(cli, ["mount", "--help"], terminal_width=120).output
+    printed = re.search(r"Options of -o.*?:\n(.*?)\n\n", help_text, re.DOTALL)[1]
     listed = re.search(r"### Options\n.*?```\n(.*?)\n```", _README, re.DOTALL)[1]
     assert [line.strip() for line in printed.splitlines()] == listed.splitlines()
 

@@ -664,7 +664,9 @@ def test_retry_after_may_be_a_date() -> None:
 
 
 @pytest.mark.parametrize(("status", "kind"), [(429, Busy), (503, Unavailable)])
-@pytest.mark.parametrize("wish", ["3600", formatdate(time.time() + 3600, usegmt=True)])
+@pytest.mark.parametrize(
+    "wish", ["3600", formatdate(time.time() + 3600, usegmt=True)], ids=["seconds", "date"]
+)
 def test_a_wish_beyond_the_deadline_fails_at_once(
     server: FaultyServer, transport: Transport, status: int, kind: type[MlhubfsError], wish: str
 ) -> None:

@@ -1,25 +1,30 @@
-"""The blocks on disk: shared by all mounts of the user, checksummed, written behind the reader.
+"""The cache on disk: shared by all mounts of the user, checksummed, written behind the reader.
 
-Owns the diskcache database, its writer thread, and the format of a value: CRC-32 over key and data
-(4 bytes, big-endian), then the data. A value that fails its check is deleted and counts as absent.
+Owns the diskcache database, its writer thread, and the format of its values:
 
-A cache may fail in every way that a disk can; nothing of that reaches a reader. What cannot be read
-is a miss, what cannot be written is dropped, and the log says so, once per kind of trouble.
+* `<version key>:e<n>`, a whole extent, and `<version key>:b<n>`, a single block: the CRC-32 of each
+  block over its key, number and data (4 bytes each, big-endian), then the blocks.
+* any other key: the CRC-32 over key and value, then the value.
 
-1. diskcache unpickles what its database calls a pickle (CVE-2025-69872). `_BytesDisk` refuses any
-   value that is not bytes and any key that is not a string, on both ways; the folder is 0700.
-2. diskcache keeps a database connection per thread, in a thread-local. The threads that serve the
+What fails its check counts as absent, block by block: an extent with one bad block serves the
+others, and the one that is fetched again stands beside it. A cache may fail in every way that a
+disk can; nothing of that reaches a reader. What cannot be read is a miss, what cannot be written is
+dropped, and the log says so, once per kind of trouble.
+
+1. diskcache keeps a database connection per thread, in a thread-local. The threads that serve the
    kernel lose theirs at the end of every call (ctypes makes a thread state per callback), so they
-   must never call into here: `Content` does it from workers of its own.
-3. diskcache would note each read in the database to know what was used last: a write per read.
+   must never call into here: the store does it from workers of its own.
+2. diskcache would note each read in the database to know what was used last: a write per read.
    So there are two handles on the one database: `_reader` with that switched off, and `_writer`,
    which notes the use in batches and evicts by it.
-4. diskcache's `retry=True` repeats for ever on a disk that fails; it is not used.
+3. diskcache's `retry=True` repeats for ever on a disk that fails; it is not used.
 
-*Threading.* `get` from any long-lived thread, `put` and `use` from any thread; one writer thread.
+*Threading.* `read` and `get` from any long-lived thread, `write` and `put` from any; one writer.
 """
 
+import contextlib
 import logging
+import os
 import shutil
 import sqlite3
 import threading
@@ -27,44 +32,29 @@ import zlib
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import diskcache
 
+from mlhubfs.content.blocks import BLOCK, BLOCKS_PER_EXTENT, blocks_of, cut, parts, runs, span
+from mlhubfs.content.buffers import Blocks
+from mlhubfs.content.disk import BytesDisk, Value, slices
+
 _log = logging.getLogger("mlhubfs.cache")
-_QUEUE_BYTES = (
-    64 << 20
-)  # what may wait to be written; beyond it blocks are dropped, not readers held
+_QUEUE_BYTES = 64 << 20  # what may wait; beyond it values are dropped, rather than readers held
 _FREE_SHARE = 0.05  # of the disk, never touched
-_BATCH = 64  # values per transaction: one costs 1.8 ms alone (1 MiB), most of it the commit
+_BATCH = 64  # values per transaction: one alone costs as much as its commit
+_LONGEST = 1 << 20  # bytes of a value that is not blocks
 _USED_KEYS = 4096  # notes of use that wait for the writer; more would only repeat
 _TROUBLE = (OSError, sqlite3.Error, diskcache.Timeout, ValueError, EOFError)
 
 
-class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
-    """Stores bytes under strings, and neither writes nor reads anything that is pickled."""
+class _Held(NamedTuple):
+    """What a value on disk holds: these blocks of a version, of `size` bytes in all."""
 
-    def put(self, key: str) -> tuple[str, bool]:
-        if not isinstance(key, str):
-            raise TypeError(f"cache keys are strings, not {type(key).__name__}")
-        return key, True
-
-    def get(self, key: Any, raw: bool) -> str:
-        if not raw or not isinstance(key, str):
-            raise ValueError("a cache key that mlhubfs did not write")
-        return key
-
-    def store(self, value: bytes, read: bool, key: Any = diskcache.UNKNOWN) -> Any:
-        if read or type(value) is not bytes:
-            raise TypeError(f"cache values are bytes, not {type(value).__name__}")
-        return super().store(value, read, key)
-
-    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
-        if mode not in {diskcache.core.MODE_RAW, diskcache.core.MODE_BINARY}:
-            raise ValueError("a cache value that mlhubfs did not write")
-        if mode == diskcache.core.MODE_RAW and not isinstance(value, bytes):
-            raise ValueError("a cache value that mlhubfs did not write")
-        return super().fetch(mode, filename, value, read)
+    key: str
+    blocks: range
+    size: int
 
 
 class DiskCache:
@@ -74,44 +64,64 @@ class DiskCache:
         self._folder = folder
         self._troubles: set[str] = set()
         self.hits = self.misses = 0
-        """Values that were asked for and there, or not, so far."""
+        """Blocks that were asked for and there, or not, so far."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         self._writer = self._open(size)
         self._reader = self._open(size)
         self._reader.eviction_policy = "none"
         self._changed = threading.Condition()
-        self._queue: deque[tuple[str, bytes]] = deque()
+        self._queue: deque[tuple[str, Value]] = deque()
         self._queued_bytes = 0
         self._used: set[str] = set()
         self._closing = False
         self._thread = threading.Thread(target=self._write, name="cache-writer", daemon=True)
         self._thread.start()
 
-    def get(self, keys: Iterable[str]) -> dict[str, bytes]:
-        """Return key -> data of those that are there and sound."""
-        found = {}
-        for key in keys:
-            data = self._get(key)
-            if data is not None:
-                found[key] = data
-            self.hits += data is not None
-            self.misses += data is None
-        with self._changed:
-            if len(self._used) < _USED_KEYS:
-                self._used.update(found)
-                if len(self._used) >= _BATCH:
-                    self._changed.notify()
+    def read(self, key: str, numbers: Iterable[int], size: int) -> Blocks:
+        """Return those blocks of the version `key`, of `size` bytes, that are there and sound."""
+        found: Blocks = {}
+        wanted = list(numbers)
+        for run in runs(wanted):
+            for part in parts(run):
+                found.update(self._read_extent(key, part, size))
+        missed = sum(number not in found for number in wanted)
+        self.hits += len(wanted) - missed
+        self.misses += missed
         return found
 
-    def put(self, key: str, data: bytes) -> None:
-        """Queue `data` to be written; returns at once."""
-        with self._changed:
-            if self._closing or self._queued_bytes + _weight(data) > _QUEUE_BYTES:
-                return
-            self._queue.append((key, data))
-            self._queued_bytes += _weight(data)
-            self._changed.notify()
+    def write(self, key: str, first: int, data: bytes | memoryview, size: int) -> None:
+        """Queue `data`, which begins with block `first`: whole extents as one value each."""
+        view = memoryview(data)
+        for part in parts(range(first, first + len(blocks_of(0, len(view))))):
+            start, stop = span(part, size)
+            piece = view[start - first * BLOCK : stop - first * BLOCK]
+            if part == _extent(part.start, size):
+                self._enqueue(_extent_key(key, part), _checked(key, part, piece))
+            else:
+                for number in part:
+                    block = piece[(number - part.start) * BLOCK :][:BLOCK]
+                    one = range(number, number + 1)
+                    self._enqueue(f"{key}:b{number}", _checked(key, one, block))
+
+    def get(self, key: str) -> bytes | None:
+        """Return the value under `key`, if it is there and sound."""
+        value = self._value(key)
+        if value is None:
+            return None
+        try:
+            data: bytes = slices(value, (0, _LONGEST))[0]
+        except OSError as error:
+            self._report("read", error)
+            return None
+        if data[:4] == _checksum(key, data[4:]):
+            return data[4:]
+        self._distrust(key)
+        return None
+
+    def put(self, key: str, value: bytes) -> None:
+        """Queue a value to be written; returns at once."""
+        self._enqueue(key, Value([_checksum(key, value), value]))
 
     def flush(self, timeout: float) -> bool:
         """Wait until what is queued is written, at most `timeout` seconds; say whether it is."""
@@ -128,9 +138,60 @@ class DiskCache:
             self._writer.close()
             self._reader.close()
 
+    def _read_extent(self, key: str, part: range, size: int) -> Blocks:
+        """Return the blocks of `part`, which lies within one extent."""
+        extent = _extent(part.start, size)
+        found = self._sound(_extent_key(key, part), _Held(key, extent, size), part)
+        for number in part:
+            if number not in found:
+                one = range(number, number + 1)
+                found.update(self._sound(f"{key}:b{number}", _Held(key, one, size), one))
+        return found
+
+    def _sound(self, name: str, held: _Held, wanted: range) -> Blocks:
+        """Return those of the `wanted` blocks in the value under `name` that pass their check."""
+        value = self._value(name)
+        if value is None:
+            return {}
+        header = 4 * len(held.blocks)
+        start, stop = span(wanted, held.size)
+        offset = header + start - held.blocks.start * BLOCK
+        try:
+            sums, data = slices(value, (0, header), (offset, stop - start))
+        except OSError as error:
+            self._report("read", error)
+            return {}
+        found: Blocks = {}
+        for number, block in cut(data, wanted.start).items():
+            at = 4 * (number - held.blocks.start)
+            if sums[at : at + 4] == _checksum(f"{held.key}:{number}", block):
+                found[number] = block
+        if len(found) < len(wanted):
+            self._distrust(name)
+        return found
+
+    def _value(self, key: str) -> Any:
+        """Return the bytes under `key`, or an open file of them, or None."""
+        try:
+            value = self._reader.get(key, read=True)
+        except _TROUBLE as error:
+            self._report("read", error)
+            return None
+        if value is not None:
+            with self._changed:
+                if len(self._used) < _USED_KEYS:
+                    self._used.add(key)
+                    if len(self._used) == _BATCH:
+                        self._changed.notify()
+        return value
+
+    def _distrust(self, key: str) -> None:
+        # Not deleted: that would wait for whoever writes. What is fetched again takes its place.
+        self._report("trust", ValueError(f"{key} fails its checksum and is fetched again"))
+
     def _open(self, size: int) -> Any:
         settings: dict[str, Any] = {
-            "disk": _BytesDisk,
+            "disk": BytesDisk,
             "size_limit": size,
             "eviction_policy": "least-recently-used",
             "cull_limit": 20,
@@ -155,23 +216,13 @@ class DiskCache:
         self._folder.rename(aside)
         self._folder.mkdir(mode=0o700)
 
-    def _get(self, key: str) -> bytes | None:
-        try:
-            value = self._reader.get(key)
-        except _TROUBLE as error:
-            self._report("read", error)
-            return None
-        if value is None:
-            return None
-        data: bytes = value[4:]
-        if int.from_bytes(value[:4], "big") == _checksum(key, data):
-            return data
-        self._report("trust", ValueError(f"the block {key} fails its checksum: fetched again"))
-        try:
-            self._reader.delete(key)
-        except _TROUBLE as error:
-            self._report("delete", error)
-        return None
+    def _enqueue(self, key: str, value: Value) -> None:
+        with self._changed:
+            if self._closing or self._queued_bytes + value.size > _QUEUE_BYTES:
+                return
+            self._queue.append((key, value))
+            self._queued_bytes += value.size
+            self._changed.notify()
 
     def _write(self) -> None:
         while True:
@@ -186,23 +237,34 @@ class DiskCache:
                     self._store(batch, used)
             except _TROUBLE as error:
                 self._report("write", error)
+            written = sum(value.size for _, value in batch)
+            batch.clear()
             with self._changed:
-                self._queued_bytes -= sum(_weight(data) for _, data in batch)
+                self._queued_bytes -= written
                 self._changed.notify_all()
         self._writer.close()  # the connection of this thread
 
     def _has_work(self) -> bool:
         return bool(self._queue) or self._closing or len(self._used) >= _BATCH
 
-    def _store(self, batch: list[tuple[str, bytes]], used: set[str]) -> None:
-        with self._writer.transact():
-            # The use first: what is stored after it may evict.
-            for key in used:
-                opened = self._writer.get(key, read=True)
-                if hasattr(opened, "close"):
-                    opened.close()
-            for key, data in batch:
-                self._writer.set(key, _checksum(key, data).to_bytes(4, "big") + data)
+    def _store(self, batch: list[tuple[str, Value]], used: set[str]) -> None:
+        written: list[str] = self._writer.disk.written
+        written.clear()
+        try:
+            with self._writer.transact():
+                # The use first: what is stored after it may evict.
+                for key in used:
+                    opened = self._writer.get(key, read=True)
+                    if hasattr(opened, "close"):
+                        opened.close()
+                for key, value in batch:
+                    self._writer.set(key, value)
+        except BaseException:
+            # The transaction is undone, and with it all that would ever find these files.
+            for path in written:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)  # noqa: PTH108 - diskcache gives strings
+            raise
 
     def _has_room(self) -> bool:
         disk = shutil.disk_usage(self._folder)
@@ -219,6 +281,25 @@ class DiskCache:
             _log.warning("cache %s: cannot %s: %s; it goes on without", self._folder, doing, error)
 
 
+def _extent(number: int, size: int) -> range:
+    """Return the blocks of the extent that block `number` lies in."""
+    first = number // BLOCKS_PER_EXTENT * BLOCKS_PER_EXTENT
+    return range(first, min(first + BLOCKS_PER_EXTENT, len(blocks_of(0, size))))
+
+
+def _extent_key(key: str, part: range) -> str:
+    return f"{key}:e{part.start // BLOCKS_PER_EXTENT}"
+
+
+def _checked(key: str, numbers: range, data: memoryview) -> Value:
+    """Return the blocks `numbers`, which `data` holds, behind their checksums."""
+    blocks = (data[index * BLOCK : (index + 1) * BLOCK] for index in range(len(numbers)))
+    sums = (
+        _checksum(f"{key}:{number}", block) for number, block in zip(numbers, blocks, strict=True)
+    )
+    return Value([b"".join(sums), data])
+
+
 def _is_damage(error: Exception) -> bool:
     """Say whether the database is bad, and not the disk full or the lock held by others."""
     code = getattr(error, "sqlite_errorcode", None)
@@ -227,9 +308,5 @@ def _is_damage(error: Exception) -> bool:
     return code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 
 
-def _weight(data: bytes) -> int:
-    return 4 + len(data)
-
-
-def _checksum(key: str, data: bytes) -> int:
-    return zlib.crc32(data, zlib.crc32(key.encode()))
+def _checksum(key: str, data: bytes | memoryview) -> bytes:
+    return zlib.crc32(data, zlib.crc32(key.encode())).to_bytes(4, "big")

@@ -152,7 +152,7 @@ class Operations:
             self._files[number] = _OpenFile(path, data)
         return OpenFile(number, direct_io=bool(dead), keep_cache=keeps)
 
-    def read(self, path: str | None, size: int, offset: int, fh: int) -> bytes:  # noqa: ARG002
+    def read(self, path: str | None, size: int, offset: int, fh: int) -> bytes | memoryview:  # noqa: ARG002
         """Return `size` bytes at `offset`, fewer at the end."""
         opened = self._files[fh]
         opened.fail_again(offset)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from urllib.parse import quote, urljoin
 
 from mlhubfs.catalog.models import Asset, Collection
-from mlhubfs.content.content import AssetRef, Location
+from mlhubfs.content.asset import AssetRef, Location
 from mlhubfs.errors import Denied, NotFound
 from mlhubfs.tree import documents
 from mlhubfs.tree.item import AssetFile, ItemDirectory, file_names, is_html

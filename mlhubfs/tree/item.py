@@ -12,7 +12,8 @@ from functools import partial
 from urllib.parse import quote, urljoin, urlsplit
 
 from mlhubfs.catalog.models import Asset, Item
-from mlhubfs.content.content import AssetRef, Content, Location
+from mlhubfs.content.asset import AssetRef, Location
+from mlhubfs.content.content import Content
 from mlhubfs.errors import NotFound
 from mlhubfs.tree import documents
 from mlhubfs.tree.names import asset_names

@@ -35,7 +35,7 @@ class Bytes(Protocol):
     def edition(self) -> Hashable:
         """What is equal for two openings of a file that give the same bytes, and only for those."""
 
-    def read(self, offset: int, size: int) -> bytes:
+    def read(self, offset: int, size: int) -> bytes | memoryview:
         """Return the bytes [offset, offset + size), fewer at the end of the file."""
 
 
@@ -114,7 +114,7 @@ class _Text:
     def edition(self) -> Hashable:
         return hashlib.blake2b(self._data, digest_size=16).digest()
 
-    def read(self, offset: int, size: int) -> bytes:
+    def read(self, offset: int, size: int) -> bytes | memoryview:
         return self._data[offset : offset + size]
 
 

@@ -1,0 +1,62 @@
+"""What an asset is to this room: an identity, a way to a link, a version."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+
+class Location(NamedTuple):
+    """Where an asset can be fetched for now."""
+
+    href: str
+    fetched: float
+    """When the link was made, on the monotonic clock."""
+
+
+@dataclass(frozen=True)
+class AssetRef:
+    """An asset as content knows it."""
+
+    identity: tuple[str, ...]
+    """Source, collection, item and key: what it is, whatever its link."""
+
+    locate: Callable[[float], Location]
+    """Return a link made after the given monotonic time; 0 takes the one at hand."""
+
+    is_html: bool = False
+    """Whether it is meant to be an HTML page, which is else taken for an error in disguise."""
+
+    @cached_property
+    def key(self) -> str:
+        """The identity as 32 hexadecimal digits."""
+        return _digest(*self.identity)
+
+    def __str__(self) -> str:
+        """Return collection, item and key: what may be shown."""
+        return "/".join(part for part in self.identity[1:] if part)
+
+
+class Version(NamedTuple):
+    """Which bytes an asset has."""
+
+    size: int
+    validator: str
+    modified: float | None
+    """POSIX seconds of `Last-Modified`, where the storage says."""
+    checked: float
+    """POSIX seconds at which the storage last said so."""
+
+    def is_same(self, other: "Version") -> bool:
+        """Say whether `other` has the same bytes."""
+        return (self.size, self.validator) == (other.size, other.validator)
+
+    def key(self, asset: AssetRef) -> str:
+        """Return what names the asset's bytes in this version, as 32 hexadecimal digits."""
+        return _digest(asset.key, self.validator, str(self.size))
+
+
+def _digest(*parts: str) -> str:
+    # ascii() of the tuple is unambiguous, whatever the ids hold.
+    return hashlib.blake2b(ascii(parts).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,106 @@
+"""The blocks that are in memory, by the pieces of memory in which they lie.
+
+Owns what goes first when memory is short. Knows nothing of budgets, disk or network.
+
+*Why pieces.* The blocks of one answer are slices of one piece of memory, which is freed when the
+last of them goes: dropping single blocks would free nothing, and counting them would count wrong.
+So the blocks of a piece are used, counted and dropped together.
+
+*What goes first.* What was read, least recently used first: the kernel keeps that too. Only then
+what was read ahead and is still to be read, or each reader would push out what the next one wants.
+
+*Threading.* None: the store that owns it holds a lock.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import groupby
+
+STALE_SECONDS = 10.0
+"""What was read ahead so long ago and not read since is taken for abandoned."""
+
+Blocks = dict[int, memoryview]
+
+
+@dataclass(eq=False)
+class _Piece:
+    size: int
+    since: float
+    is_unread: bool
+    blocks: set[tuple[str, int]] = field(default_factory=set)
+
+
+class Buffers:
+    """Blocks by (key, number).
+
+    `bytes` is what they take, `unread` what of that was read ahead and not used yet.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.bytes = 0
+        self.unread = 0
+        self._clock = clock
+        self._blocks: dict[tuple[str, int], tuple[memoryview, _Piece]] = {}
+        self._used: OrderedDict[_Piece, None] = OrderedDict()
+        self._ahead: OrderedDict[_Piece, None] = OrderedDict()
+
+    def __contains__(self, block: tuple[str, int]) -> bool:
+        return block in self._blocks
+
+    def use(self, key: str, number: int) -> memoryview | None:
+        """Return a block, if it is here, and let its piece go last."""
+        found = self._blocks.get((key, number))
+        if found is None:
+            return None
+        block, piece = found
+        if piece.is_unread:
+            piece.is_unread = False
+            self.unread -= piece.size
+            del self._ahead[piece]
+            self._used[piece] = None
+        else:
+            self._used.move_to_end(piece)
+        return block
+
+    def add(self, key: str, blocks: Blocks, *, is_ahead: bool = False) -> None:
+        """Hold blocks; `is_ahead` says that nobody has asked for them yet."""
+        now = self._clock()
+        for _, group in groupby(blocks.items(), lambda item: id(item[1].obj)):
+            slices = dict(group)
+            whole = memoryview(next(iter(slices.values())).obj)
+            piece = _Piece(whole.nbytes, now, is_ahead)
+            for number, block in slices.items():
+                self._forget(key, number)
+                self._blocks[key, number] = block, piece
+                piece.blocks.add((key, number))
+            (self._ahead if is_ahead else self._used)[piece] = None
+            self.bytes += piece.size
+            self.unread += piece.size * is_ahead
+
+    def shrink(self, limit: int) -> None:
+        """Drop pieces until at most `limit` bytes are held."""
+        while self.bytes > max(limit, 0):
+            self._drop(next(iter(self._used or self._ahead)))
+
+    def drop_stale(self) -> None:
+        """Drop what was read ahead for a reader that does not come any more."""
+        before = self._clock() - STALE_SECONDS
+        while self._ahead and (piece := next(iter(self._ahead))).since < before:
+            self._drop(piece)
+
+    def _forget(self, key: str, number: int) -> None:
+        """Let go of an older copy of a block."""
+        _, piece = self._blocks.pop((key, number), (None, None))
+        if piece:
+            piece.blocks.remove((key, number))
+            if not piece.blocks:
+                self._drop(piece)
+
+    def _drop(self, piece: _Piece) -> None:
+        for block in piece.blocks:
+            del self._blocks[block]
+        del (self._ahead if piece.is_unread else self._used)[piece]
+        self.bytes -= piece.size
+        self.unread -= piece.size * piece.is_unread
