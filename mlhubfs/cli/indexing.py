@@ -87,7 +87,8 @@ def _walk(catalog: Catalog, collection_id: str) -> str:
     with tqdm(
         total=listing.matched, initial=len(listing), desc=collection_id, unit=" items", leave=False
     ) as bar:
-        for number, _ in enumerate(listing.iterate(bar.n), bar.n + 1):
+        known = int(bar.n)
+        for number, _ in enumerate(listing.iterate(known), known + 1):
             bar.total = listing.matched
             if number % _STEP == 0:
                 bar.update(number - bar.n)

@@ -8,8 +8,8 @@ says what goes first. What is read ahead, and not read yet, gets three quarters 
 is refused, and `start` says so. What a reader waits for is always fetched, with an empty memory if
 need be: there are as many of these as there are readers.
 
-*Priority.* Reading ahead uses at most `_AHEAD` requests at a time, an eighth of the network's workers:
-a read that somebody waits for never queues behind one that somebody may want.
+*Priority.* Reading ahead uses at most `_AHEAD` requests at a time, an eighth of the network's
+workers: a read that somebody waits for never queues behind one that somebody may want.
 
 *Threading.* Any thread; one lock for the tables, never held over disk or network.
 """
