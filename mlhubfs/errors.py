@@ -2,6 +2,7 @@
 
     MlhubfsError           EIO         anything below
     ├── NotFound           ENOENT      no such dataset, collection, item, asset or file (404, 410)
+    │   └── BadCondition   ENOENT      a filter (`@where/...`) that cannot be understood
     ├── NotADirectory      ENOTDIR     a path goes on below a file
     ├── IsADirectory       EISDIR      a directory was to be read as a file
     ├── ReadOnly           EROFS       something was to be written
@@ -34,6 +35,12 @@ class MlhubfsError(Exception):
 
 class NotFound(MlhubfsError):
     """The catalog, or the storage behind it, has no such thing."""
+
+    errno = errno.ENOENT
+
+
+class BadCondition(NotFound):
+    """A condition cannot be understood: which one, and how it is written."""
 
     errno = errno.ENOENT
 

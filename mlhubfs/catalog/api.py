@@ -16,8 +16,9 @@ What looks simple and is not:
 """
 
 import contextlib
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urljoin, urlsplit
 
@@ -27,6 +28,7 @@ from mlhubfs.transport.client import Body, Transport, without_key
 
 T = TypeVar("T")
 _PAGE_NUMBERS = frozenset({"page", "page_number", "pageNumber", "p"})
+_FILTERS = re.compile(r"/ogcapi-features(-1/[\d.]+/conf/core)?/?$")  # any version's
 
 
 class Api:
@@ -76,11 +78,12 @@ class Api:
         *,
         limit: int | None = None,
         deadline: float | None = None,
+        query: Mapping[str, str] | None = None,
     ) -> models.Page:
         """Return the first page of a collection's items, or the one that `following` links to.
 
-        `limit` items are asked for where the link does not count pages; until the monotonic time
-        `deadline`, if that is given.
+        `limit` items are asked for where the link does not count pages, of those that `query`
+        describes; until the monotonic time `deadline`, if that is given.
         """
         route = f"/collections/{_segment(collection_id)}/items"
         url, params = self.root + route, []
@@ -98,9 +101,21 @@ class Api:
             params = [(name, value) for name, value in params if name != "limit"]
         if not any(name == "limit" for name, _ in params):
             params.append(("limit", str(limit or self._page_size)))
+        given = {name for name, _ in params}
+        params += [one for one in (query or {}).items() if one[0] not in given]
         fetched = time.monotonic()
         document = self._transport.get_document(url, params, deadline=deadline)
         return models.parse_page(document.body, fetched)
+
+    def filters(self) -> frozenset[str]:
+        """Return `bbox` and `datetime` where the server says that its items can be asked for so."""
+        try:
+            classes = models.parse_conformance(self._get(""))
+        except (NotFound, BadAnswer):
+            return frozenset()
+        if any(_FILTERS.search(one) for one in classes):
+            return frozenset({"bbox", "datetime"})
+        return frozenset()
 
     def has_catalog_file(self, dataset_id: str) -> bool:
         """Say whether all items of a dataset can be had in one file."""

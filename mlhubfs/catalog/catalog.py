@@ -9,6 +9,7 @@ cannot be reached. Does not know routes (`api`) nor files (`tree`).
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from mlhubfs.catalog.api import writable_in_url
 from mlhubfs.catalog.bulk import CatalogFile
@@ -16,13 +17,23 @@ from mlhubfs.catalog.index import Index
 from mlhubfs.catalog.listing import Listing
 from mlhubfs.catalog.listings import Listings
 from mlhubfs.catalog.memory import Memory
-from mlhubfs.catalog.models import Collection, Dataset, Item, Page, parse_item
+from mlhubfs.catalog.models import (
+    LONG_AGO,
+    Collection,
+    Dataset,
+    Item,
+    Listed,
+    Page,
+    parse_item,
+)
 from mlhubfs.catalog.pager import Pager
 from mlhubfs.catalog.recent import Recent
+from mlhubfs.catalog.search import Search
 from mlhubfs.catalog.source import Source
 from mlhubfs.catalog.stored import Stored
-from mlhubfs.catalog.walker import MOST_EMPTY_PAGES, AnyIndex, Walker
-from mlhubfs.errors import BadAnswer, NotFound, Offline, Unavailable
+from mlhubfs.catalog.walker import AnyIndex, Walker
+from mlhubfs.catalog.where import Where
+from mlhubfs.errors import BadAnswer, MlhubfsError, NotFound, Offline, Unavailable
 from mlhubfs.transport.workers import Workers
 
 # A page of MLHub's is 630 kB, an item 6.3 kB. Without an index: the items of the pages last read,
@@ -69,7 +80,14 @@ class Catalog:
             patience=patience,
         )
         """The listings of its collections."""
-        self._lists = Memory(workers, ttl=ttl, negative_ttl=negative_ttl, capacity=2)
+        self._search = Search(
+            source,
+            self._stored,
+            page_size=page_size,
+            filters=self._filters,
+            learn=self._recent.learn,
+        )
+        self._lists = Memory(workers, ttl=ttl, negative_ttl=negative_ttl, capacity=3)
         self._collections = Memory(
             workers, ttl=ttl, negative_ttl=negative_ttl, capacity=_COLLECTIONS
         )
@@ -157,6 +175,19 @@ class Catalog:
                 return self.item(collection_id, item_id)
         raise NotFound(f"no such item in {collection_id}")
 
+    def search(self, collection_id: str, where: Where, limit: int | None = None) -> Iterator[Item]:
+        """Yield at most `limit` items that fulfil the conditions, as they are found.
+
+        Who takes no more ends the search. What `item` says of links holds here too.
+        """
+        for found in islice(self.matches(collection_id, where), limit):
+            recent = self._recent.item(collection_id, found.id, self._items.oldest())
+            yield recent or parse_item(found.document, LONG_AGO)
+
+    def matches(self, collection_id: str, where: Where) -> Iterator[Listed]:
+        """Yield such items as a listing has them."""
+        return self._search.matches(self.listing(collection_id), where)
+
     def problems(self) -> list[str]:
         """Return a line for each listing that is known to be incomplete."""
         return self.listings.problems()
@@ -182,24 +213,17 @@ class Catalog:
                 listed = self.listed(collection_id, item_id) is not None
                 if _PLAIN_ID.fullmatch(item_id) or not (listed or "/" in item_id):
                     raise
-        for page in self._pages(collection_id):
+        for page in self._search.pages(collection_id, {}):
             for item in page.items:
                 if item.id == item_id:
                     return parse_item(item.document, page.fetched)
         raise NotFound(f"no item {item_id!r} in {collection_id}")
 
-    def _pages(self, collection_id: str) -> Iterator[Page]:
-        seen = set[str | None]()
-        following: str | None = None
-        empty_pages = 0
-        while following not in seen and empty_pages < MOST_EMPTY_PAGES:
-            seen.add(following)
-            page = self._source.page(collection_id, following)
-            empty_pages = 0 if page.items else empty_pages + 1
-            yield page
-            following = page.next
-            if following is None:
-                return
+    def _filters(self) -> frozenset[str]:
+        try:
+            return self._lists.get("filters", self._source.filters)
+        except MlhubfsError:
+            return frozenset()  # the search will say what is wrong, if it needs the server at all
 
     def _make_walker(self, collection_id: str, index: AnyIndex) -> Walker:
         def ask(cursor: str | None, limit: int, deadline: float | None) -> Page:

@@ -60,6 +60,7 @@ from mlhubfs.catalog.index_walk import (
     insert_walk,
 )
 from mlhubfs.catalog.locks import FileLock, try_lock
+from mlhubfs.catalog.models import Listed
 from mlhubfs.errors import IndexUnusable, WalkGone
 
 __all__ = ["Claim", "Index", "IndexUnusable", "Walk", "WalkGone", "path_of"]
@@ -129,19 +130,15 @@ class Index:
 
         The walk is held until the iterator ends or is closed. Raises WalkGone if it is deleted.
         """
-        with self.hold(number):
-            first = number * PLACES
-            rows = [(start - 1, "", 0.0)]
-            while rows:
-                rows = self._rows(
-                    "SELECT place - ?, id, modified FROM names"
-                    " WHERE place > ? AND place < ? ORDER BY place LIMIT ?",
-                    first,
-                    first + rows[-1][0],
-                    first + PLACES,
-                    _BATCH,
-                )
-                yield from rows
+        yield from self._scan("SELECT place - ?, id, modified FROM names", number, start)
+
+    def documents(self, number: int, start: int = 0) -> Iterator[Listed]:
+        """Yield the items of a walk from position `start` on, as far as it has come; as `names`."""
+        query = "SELECT place - ?, id, modified, document FROM names JOIN documents USING (place)"
+        dictionary = b""  # made with the first items
+        for _, item_id, modified, document in self._scan(query, number, start):
+            dictionary = dictionary or self._dictionary(number)
+            yield Listed(item_id, modified, self._unpack(document, dictionary))
 
     def hold(self, number: int) -> FileLock:
         """Return a lock that keeps a walk from being deleted until it is released.
@@ -167,12 +164,7 @@ class Index:
             item_id,
             since,
         )
-        if found is None:
-            return None
-        try:
-            return unpack(*found)
-        except zlib.error as error:
-            raise self._database.damaged(str(error)) from error
+        return None if found is None else self._unpack(*found)
 
     def known(self, collection: str, item_id: str, since: float = 0.0) -> float | None:
         """Return the POSIX time of an item that such walks name, or None."""
@@ -284,6 +276,31 @@ class Index:
         except UnicodeEncodeError:
             return None  # a name of bytes that are no UTF-8: no server's JSON can hold it
         return rows[0] if rows else None
+
+    def _scan(self, query: str, number: int, start: int) -> Iterator[Any]:
+        """Yield the rows of a query over a held walk, whose first column is the position."""
+        with self.hold(number):
+            first = number * PLACES
+            rows = [(start - 1,)]
+            while rows:
+                rows = self._rows(
+                    f"{query} WHERE place > ? AND place < ? ORDER BY place LIMIT ?",
+                    first,
+                    first + rows[-1][0],
+                    first + PLACES,
+                    _BATCH,
+                )
+                yield from rows
+
+    def _dictionary(self, number: int) -> bytes:
+        rows = self._rows("SELECT dictionary FROM walks WHERE number = ?", number)
+        return bytes(rows[0][0]) if rows else b""
+
+    def _unpack(self, document: bytes, dictionary: bytes) -> bytes:
+        try:
+            return unpack(document, dictionary)
+        except zlib.error as error:
+            raise self._database.damaged(str(error)) from error
 
     def _rows(self, query: str, *values: str | float) -> list[Any]:
         with self._database.reading() as connection:

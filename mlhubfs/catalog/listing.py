@@ -23,6 +23,7 @@ from itertools import islice
 
 from mlhubfs.catalog.index_memory import MemoryIndex
 from mlhubfs.catalog.index_walk import Walk
+from mlhubfs.catalog.models import Listed
 from mlhubfs.catalog.walker import AnyIndex, Walker
 from mlhubfs.errors import IndexUnusable, MlhubfsError, TimedOut, WalkGone
 from mlhubfs.transport.workers import Workers
@@ -109,6 +110,25 @@ class Listing:
                 position += 1
                 if position >= self._ahead and not self.complete:
                     break
+
+    def documents(self) -> Iterator[Listed]:
+        """Yield the items with their JSON as the index has it, fetching pages as needed.
+
+        Raises IndexUnusable where it has none: `in_memory`, or the disk fails.
+        """
+        index, number = self._index, self.number
+        position = 0
+        while not isinstance(index, MemoryIndex) and self.reach(position):
+            self._read_ahead(position)
+            if self._index is not index:
+                break  # another reader found that the disk fails
+            for item in index.documents(number, position):
+                yield item
+                position += 1
+                if position >= self._ahead and not self.complete:
+                    break
+        if self._index is not index or self.in_memory:
+            raise IndexUnusable(f"the listing of {self.name} is in memory only")
 
     def reach(self, position: int) -> bool:
         """Fetch pages until item number `position` is known; say whether there is one."""

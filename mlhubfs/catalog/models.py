@@ -162,6 +162,10 @@ class _RawCollections(msgspec.Struct):
     collections: list[msgspec.Raw]
 
 
+class _Landing(msgspec.Struct):
+    classes: list[str] | None = msgspec.field(default=None, name="conformsTo")
+
+
 class _Context(msgspec.Struct):
     matched: int | None = None
 
@@ -171,6 +175,11 @@ class _RawPage(msgspec.Struct):
     links: list[Link] | None = None
     context: _Context | None = None
     matched: int | None = msgspec.field(default=None, name="numberMatched")
+
+
+def parse_conformance(body: bytes) -> list[str]:
+    """Return the conformance classes that a landing page names."""
+    return _decode(body, _Landing, "a landing page").classes or []
 
 
 def parse_datasets(body: bytes) -> list[Dataset]:

@@ -1,6 +1,6 @@
 """Where a catalog comes from, as the catalog needs it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
 from mlhubfs.catalog.models import Collection, Dataset, Item, Page
@@ -36,8 +36,12 @@ class Source(Protocol):
         *,
         limit: int | None = None,
         deadline: float | None = None,
+        query: Mapping[str, str] | None = None,
     ) -> Page:
         """Return the first page of a collection's items, or the one that `following` links to."""
+
+    def filters(self) -> frozenset[str]:
+        """Return the parameters of a page's `query` that the source says it honours."""
 
     def has_catalog_file(self, dataset_id: str) -> bool:
         """Say whether all items of a dataset can be had in one file."""

@@ -1,0 +1,126 @@
+"""Items that fulfil conditions, found where that costs least, one by one as they are taken.
+
+Owns the choice of the way: a listing that is complete is searched on disk, without a request; else
+a server that filters is asked for what it can tell apart, and what it answers is looked through
+again; else the collection is walked, which indexes it along the way. Who stops taking ends it.
+
+A server that says it filters may not, or may fail at it. So its first page decides: where that is
+refused, or holds an item that was not asked for, the collection is walked.
+
+*Threading.* An iterator serves one thread at a time; any may make one.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
+
+from mlhubfs.catalog.listing import Listing
+from mlhubfs.catalog.models import Listed, Page
+from mlhubfs.catalog.pager import Pager
+from mlhubfs.catalog.source import Source
+from mlhubfs.catalog.stored import Stored
+from mlhubfs.catalog.walker import MOST_EMPTY_PAGES
+from mlhubfs.catalog.where import Where
+from mlhubfs.errors import BadAnswer, IndexUnusable, NotFound, Unavailable
+
+_log = logging.getLogger("mlhubfs.catalog")
+_FIRST_SECONDS = 10.0  # some answer 500 to what they cannot filter by, and are not waited for
+_AGAIN_SECONDS = 300.0
+
+
+class Search:
+    """Searches the collections of `source`; pages have at most `page_size` items.
+
+    `filters` tells which query parameters the source honours; `learn` is told of each page.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        stored: Stored,
+        *,
+        page_size: int,
+        filters: Callable[[], Iterable[str]],
+        learn: Callable[[str, Page], None],
+    ) -> None:
+        self._source = source
+        self._stored = stored
+        self._page_size = page_size
+        self._filters = filters
+        self._learn = learn
+        self._unhelpful: dict[str, float] = {}
+
+    def matches(self, listing: Listing, where: Where) -> Iterator[Listed]:
+        """Yield the items of a listing's collection that fulfil the conditions.
+
+        Raises what the source raises, also between two items.
+        """
+        items = None
+        if not listing.complete:
+            items = self._asked(listing.name, where)
+        if items is None:
+            items = self._walked(listing)
+        return (item for item in items if where.matches(item.document))
+
+    def pages(self, collection_id: str, query: Mapping[str, str]) -> Iterator[Page]:
+        """Yield a collection's pages, of the items that `query` asks for, until they lead back."""
+
+        def ask(cursor: str | None, limit: int, deadline: float | None) -> Page:
+            if query and cursor is None:
+                deadline = time.monotonic() + _FIRST_SECONDS
+            return self._source.page(
+                collection_id, cursor, limit=limit, deadline=deadline, query=query
+            )
+
+        pager = Pager(ask, most=self._page_size)
+        seen = set[str | None]()
+        following: str | None = None
+        empty_pages = 0
+        while following not in seen and empty_pages < MOST_EMPTY_PAGES:
+            seen.add(following)
+            page = pager.page(following)
+            self._learn(collection_id, page)
+            empty_pages = 0 if page.items else empty_pages + 1
+            yield page
+            following = page.next
+            if following is None:
+                return
+
+    def _asked(self, collection_id: str, where: Where) -> Iterator[Listed] | None:
+        """Return the items that the server finds, or None where it is no help."""
+        query = where.query() and where.query(self._filters())
+        if not query or time.monotonic() < self._unhelpful.get(collection_id, 0.0):
+            return None
+        pages = self.pages(collection_id, query)
+        try:
+            first = next(pages)
+        except (BadAnswer, NotFound, Unavailable) as error:
+            self._give_up(collection_id, str(error))
+            return None
+        asked_for = Where(tuple(one for one in where.conditions if one.name in query))
+        if not all(asked_for.matches(item.document) for item in first.items):
+            self._give_up(collection_id, "it ignores what it is asked for")
+            return None
+        return _items(chain((first,), pages))
+
+    def _give_up(self, collection_id: str, reason: str) -> None:
+        _log.info("the server does not filter %s: %s", collection_id, reason)
+        self._unhelpful[collection_id] = time.monotonic() + _AGAIN_SECONDS
+
+    def _walked(self, listing: Listing) -> Iterator[Listed]:
+        """Yield all items, from the index as far as it goes."""
+        position = 0
+        try:
+            for item in listing.documents():
+                yield item
+                position += 1
+        except IndexUnusable as error:
+            if not listing.in_memory:
+                self._stored.report(error)
+            # The server's order is the same, so what was found stands before `position`.
+            yield from islice(_items(self.pages(listing.name, {})), position, None)
+
+
+def _items(pages: Iterable[Page]) -> Iterator[Listed]:
+    return (item for page in pages for item in page.items)
