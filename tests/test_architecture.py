@@ -10,7 +10,16 @@ import mlhubfs
 
 PACKAGE = Path(mlhubfs.__file__).parent
 LEAVES = {"errors", "config", "__init__"}
-FLOORS = {"transport": 1, "catalog": 2, "content": 2, "tree": 3, "fuse": 4, "mount": 5, "cli": 6}
+FLOORS = {
+    "transport": 1,
+    "catalog": 2,
+    "content": 2,
+    "tree": 3,
+    "fuse": 4,
+    "session": 4,
+    "mount": 5,
+    "cli": 6,
+}
 LIBRARIES = {
     "fuse": "fuse",  # what fusepy is imported as; our own room is `mlhubfs.fuse`
     "mfusepy": "fuse",
@@ -24,7 +33,13 @@ LIBRARIES = {
     "tqdm": "cli",
 }
 ANYWHERE = {"msgspec", "platformdirs"}  # JSON and folders are nobody's own
-ROOM_OF = {"mountpoint": "mount", "status": "mount", "__main__": "cli"}
+ROOM_OF = {
+    "daemon": "mount",
+    "log": "mount",
+    "mountpoint": "mount",
+    "status": "mount",
+    "__main__": "cli",
+}
 
 
 def imported(source, package=("mlhubfs",)):

@@ -14,9 +14,10 @@ from typing import Any
 
 import click
 
-from mlhubfs import mount as mounts
 from mlhubfs.cli.mounting import load, takes_options
 from mlhubfs.errors import MlhubfsError
+from mlhubfs.log import log_to
+from mlhubfs.session import open_session
 from mlhubfs.tree.nodes import Attributes, Directory, File
 from mlhubfs.tree.root import Tree
 
@@ -39,8 +40,8 @@ def _reads_tree(command: Callable[..., Any]) -> Callable[..., Any]:
             raise click.UsageError("Missing argument 'PATH...'.")
         config = load(source, texts)
         if config.debug:
-            mounts.log_to(logging.StreamHandler(), config)
-        with mounts.session(config) as session:
+            log_to(logging.StreamHandler(), config)
+        with open_session(config) as session:
             sys.exit(command(session.tree, paths or ("/",), **more))
 
     return run

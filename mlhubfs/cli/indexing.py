@@ -12,7 +12,6 @@ import click
 from tqdm import tqdm
 
 from mlhubfs import config as settings
-from mlhubfs import mount as mounts
 from mlhubfs import mountpoint
 from mlhubfs import status as statuses
 from mlhubfs.catalog.catalog import Catalog
@@ -20,6 +19,7 @@ from mlhubfs.catalog.index import Index
 from mlhubfs.catalog.listing import Listing
 from mlhubfs.cli.mounting import load, takes_options
 from mlhubfs.errors import IndexUnusable, MlhubfsError
+from mlhubfs.session import open_session
 
 _STEP = 100  # items between two looks at the bar
 
@@ -34,7 +34,7 @@ def index(source: str, collections: tuple[str, ...], texts: tuple[str, ...]) -> 
     A mount of SOURCE lists them from there. It may be interrupted: the next time it goes on, and so
     does a mount.
     """
-    with mounts.session(load(source, texts)) as session:
+    with open_session(load(source, texts)) as session:
         if session.index is None:
             raise MlhubfsError("there is no index to walk into: see the warning, or -o cache_dir=")
         failed = 0

@@ -14,6 +14,7 @@ from mlhubfs import config as settings
 from mlhubfs import mount as mounts
 from mlhubfs import mountpoint
 from mlhubfs.config import OPTIONS, Config
+from mlhubfs.log import log_to
 
 _ENVIRONMENT = """\b
 Environment:
@@ -70,7 +71,7 @@ def mount(
     config = load(source, (*texts, "offline") if offline else texts)
     log_path = log_path_of(where)
     if foreground:
-        mounts.log_to(logging.StreamHandler(), config)
+        log_to(logging.StreamHandler(), config)
     notices = mounts.mount(config, where, foreground=foreground, log_path=log_path)
     for notice in notices:
         click.echo(f"mlhubfs: {notice}", err=True)

@@ -1,0 +1,173 @@
+"""The composition root: builds the objects that serve one source, and takes them down.
+
+Owns the order of things, and the first question to the source: a wrong root or key is told before
+anything else is tried. Knows neither FUSE nor the command line.
+
+*Threading.* Whoever opens a session may use it from any thread, and closes it.
+"""
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from mlhubfs.catalog.api import Api
+from mlhubfs.catalog.catalog import Catalog
+from mlhubfs.catalog.index import Index, path_of
+from mlhubfs.catalog.index_documents import stripper
+from mlhubfs.catalog.pager import FIRST
+from mlhubfs.config import MLHUB_ROOT, Config
+from mlhubfs.content.cache import DiskCache
+from mlhubfs.content.content import Content
+from mlhubfs.errors import (
+    BadAnswer,
+    Denied,
+    IndexUnusable,
+    MlhubfsError,
+    NotFound,
+    Unavailable,
+)
+from mlhubfs.transport.client import Transport
+from mlhubfs.transport.workers import Workers
+from mlhubfs.tree.documents import scrubber
+from mlhubfs.tree.root import Tree
+from mlhubfs.tree.surroundings import Surroundings
+
+_log = logging.getLogger("mlhubfs")
+_DISK_THREADS = 4  # a disk has no round trips to hide; more would only queue up inside it
+_CHECK_SECONDS = 10.0  # a server that is slow to tell whether it takes the key holds up no mount
+
+
+@dataclass(frozen=True)
+class Session:
+    """What serves one source: the tree, and the workers that wait for it."""
+
+    tree: Tree
+    catalog: Catalog
+    network: Workers
+    transport: Transport
+    cache: DiskCache | None
+    index: Index | None
+    notices: tuple[str, ...]
+    """What is not as it should be, and does not keep it from working."""
+
+
+@contextlib.contextmanager
+def open_session(
+    config: Config, *, interrupted: Callable[[], bool] = lambda: False
+) -> Iterator[Session]:
+    """Build the objects that serve `config.source`, checked to answer; take them down at the end.
+
+    Raises the errors of the transport where the source does not answer or refuses the key.
+    """
+    network = Workers(interrupted=interrupted)
+    disk = Workers(limit=_DISK_THREADS, interrupted=interrupted)
+    transport = Transport(
+        root_url=config.source,
+        api_key=config.api_key,
+        connect_timeout=config.connect_timeout,
+        read_timeout=config.read_timeout,
+        timeout=config.timeout,
+        is_offline=config.offline,
+    )
+    cache = _open_cache(config)
+    index = _open_index(config)
+    try:
+        source = Api(transport, config.source, page_size=min(FIRST, config.page_size))
+        catalog = Catalog(
+            source,
+            network,
+            ttl=config.ttl,
+            negative_ttl=config.negative_ttl,
+            index=index,
+            page_size=config.page_size,
+            patience=config.timeout,
+            is_offline=config.offline,
+        )
+        content = Content(
+            transport,
+            cache,
+            network=network,
+            disk=disk,
+            ttl=math.inf if config.offline else config.content_ttl,
+            negative_ttl=config.negative_ttl,
+            timeout=config.timeout,
+            budget=config.memory,
+        )
+        notices = [_check(source, catalog, config)]
+        if cache is None:
+            notices.append(f"{config.cache_dir} cannot be used: nothing is kept between mounts")
+        tree = Tree(Surroundings(catalog, content, scrubber(config.source)))
+        if index is None:
+            notices.append(f"{config.cache_dir} has no room for listings: they are not kept")
+        else:
+            network.submit(partial(_sweep, index))
+        told = tuple(one for one in notices if one)
+        yield Session(tree, catalog, network, transport, cache, index, told)
+    finally:
+        network.close()
+        disk.close()
+        transport.close()
+        if cache:
+            cache.close()
+        if index:
+            index.close()
+
+
+def _open_cache(config: Config) -> DiskCache | None:
+    folder = config.cache_dir / "blocks"
+    try:
+        return DiskCache(folder, config.cache_size)
+    except OSError as error:
+        _log.warning("no cache on disk, %s cannot be used: %s", folder, error)
+        return None
+
+
+def _open_index(config: Config) -> Index | None:
+    path = path_of(config.cache_dir / "index", config.source)
+    try:
+        return Index(path, root=config.source, strip=stripper(config.source))
+    except IndexUnusable as error:
+        _log.warning("no listings on disk: %s", error)
+        return None
+
+
+def _sweep(index: Index) -> None:
+    with contextlib.suppress(IndexUnusable):
+        index.sweep(stop=lambda: index.is_closed)
+
+
+def _check(source: Api, catalog: Catalog, config: Config) -> str | None:
+    """Ask the source for what it holds, so that a wrong root or key is told at once.
+
+    Returns what works less than one might expect.
+    """
+    try:
+        datasets = catalog.datasets()
+        first = next((ref for one in datasets.values() for ref in one.collection_ids), None)
+        first = first or next(iter(catalog.loose_collections()), None)
+    except Unavailable as error:
+        if config.offline or config.source != MLHUB_ROOT:
+            raise
+        raise Unavailable(
+            f"{error}. MLHub's own service was switched off: give the SOURCE of another one, or "
+            "serve archives with `mlhubfs serve`; `mlhubfs demo` shows a sample"
+        ) from None
+    except (NotFound, BadAnswer) as error:
+        raise type(error)(
+            f"{error}: is {config.source} the root of an API? MLHub's end in /mlhub/v1"
+        ) from None
+    if first is None or config.offline:
+        return None
+    try:
+        source.check_key(first, deadline=time.monotonic() + _CHECK_SECONDS)
+    except Denied as error:
+        if config.api_key:
+            raise
+        return f"only what is public can be read: {error}"
+    except MlhubfsError as error:
+        _log.warning("%s", error)
+    return None
