@@ -300,3 +300,25 @@ def test_memory_of_items_is_bounded_by_their_bytes(monkeypatch):
         catalog.item("c", str(number))
     assert source.looked_up == 70
     workers.close()
+
+
+def test_an_archive_is_known_by_its_collection(host, catalog):
+    """Its size and where it is, asked for once; and that there is none, too."""
+    mlhub(host, {"d": {"c": []}})
+    about = {"collection": "c", "dataset": "d", "size": 71138210977, "types": ["labels"]}
+    host.on("/v1/archive/c/info", answer(about))
+    for _ in range(2):
+        archive = catalog.archive("c")
+        assert (archive.size, archive.url) == (71138210977, f"{host.url}/v1/archive/c")
+        with pytest.raises(NotFound):
+            catalog.archive("x")
+    assert asked(host) == ["/v1/datasets", "/v1/archive/c/info", "/v1/archive/x/info"]
+
+
+def test_a_source_without_datasets_is_not_asked_for_archives(host, catalog):
+    """A STAC API has none."""
+    mlhub(host, {}, loose={"c": []})
+    host.on("/v1/datasets", Reply(404))
+    with pytest.raises(NotFound):
+        catalog.archive("c")
+    assert asked(host) == ["/v1/datasets"]

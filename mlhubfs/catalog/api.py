@@ -117,6 +117,11 @@ class Api:
             return frozenset({"bbox", "datetime"})
         return frozenset()
 
+    def archive(self, collection_id: str) -> models.Archive:
+        """Return what the server tells of a collection's archive."""
+        route = f"/archive/{_segment(collection_id)}"
+        return models.parse_archive(self._get(f"{route}/info"), self.root + route)
+
     def has_catalog_file(self, dataset_id: str) -> bool:
         """Say whether all items of a dataset can be had in one file."""
         try:

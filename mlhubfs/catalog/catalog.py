@@ -19,6 +19,7 @@ from mlhubfs.catalog.listings import Listings
 from mlhubfs.catalog.memory import Memory
 from mlhubfs.catalog.models import (
     LONG_AGO,
+    Archive,
     Collection,
     Dataset,
     Item,
@@ -87,7 +88,7 @@ class Catalog:
             filters=self._filters,
             learn=self._recent.learn,
         )
-        self._lists = Memory(workers, ttl=ttl, negative_ttl=negative_ttl, capacity=3)
+        self._lists = Memory(workers, ttl=ttl, negative_ttl=negative_ttl, capacity=_COLLECTIONS)
         self._collections = Memory(
             workers, ttl=ttl, negative_ttl=negative_ttl, capacity=_COLLECTIONS
         )
@@ -120,6 +121,14 @@ class Catalog:
         """Return a collection by its id: one request, or none."""
         return self._collections.get(
             f"collection {collection_id}", lambda: self._load_collection(collection_id)
+        )
+
+    def archive(self, collection_id: str) -> Archive:
+        """Return what is known of a collection's archive; raises NotFound where there is none."""
+        if not self.datasets():
+            raise NotFound(f"{self.root} has no archives: it is not MLHub's API")
+        return self._lists.get(
+            f"archive {collection_id}", lambda: self._source.archive(collection_id)
         )
 
     def item(self, collection_id: str, item_id: str) -> Item:

@@ -64,6 +64,19 @@ class Dataset(msgspec.Struct, frozen=True):
         return parse_time(self.date_modified) or parse_time(self.date_added)
 
 
+class Archive(msgspec.Struct, frozen=True):
+    """A whole collection in one file, a gzipped tar."""
+
+    collection: str
+    size: int
+    """Bytes."""
+    dataset: str | None = None
+    types: tuple[str, ...] | None = None
+    """As `CollectionRef` has them."""
+    url: str = ""
+    """Where it is asked for with the API key, and leads to storage from."""
+
+
 class Asset(msgspec.Struct, frozen=True):
     """One file of an item or a collection."""
 
@@ -191,6 +204,12 @@ def parse_dataset(body: bytes) -> Dataset:
     """Return one dataset object."""
     dataset = _decode(body, Dataset, "a dataset")
     return msgspec.structs.replace(dataset, document=bytes(body))
+
+
+def parse_archive(body: bytes, url: str) -> Archive:
+    """Return a `GET /archive/{id}/info` answer."""
+    archive = _decode(body, Archive, "about an archive")
+    return msgspec.structs.replace(archive, url=url)
 
 
 def parse_collections(body: bytes, fetched: float) -> list[Collection]:

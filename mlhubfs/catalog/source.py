@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
-from mlhubfs.catalog.models import Collection, Dataset, Item, Page
+from mlhubfs.catalog.models import Archive, Collection, Dataset, Item, Page
 from mlhubfs.transport.client import Body
 
 T = TypeVar("T")
@@ -42,6 +42,9 @@ class Source(Protocol):
 
     def filters(self) -> frozenset[str]:
         """Return the parameters of a page's `query` that the source says it honours."""
+
+    def archive(self, collection_id: str) -> Archive:
+        """Return what is known of a collection's archive; raises NotFound where there is none."""
 
     def has_catalog_file(self, dataset_id: str) -> bool:
         """Say whether all items of a dataset can be had in one file."""
