@@ -126,6 +126,9 @@ class Config:
     offline: bool = _option(
         False, _parse_flag, "ask no server: only what the index and the cache hold", "off"
     )
+    show_views: bool = _option(
+        False, _parse_flag, "list the views @where, @source and @archive.tar.gz too", "off"
+    )
     binding: str = _option(
         "auto", _parse_binding, "libfuse to use: fuse3 (mfusepy), fuse2 (fusepy) or auto"
     )

@@ -100,7 +100,9 @@ def open_session(
         notices = [_check(source, catalog, config)]
         if cache is None:
             notices.append(f"{config.cache_dir} cannot be used: nothing is kept between mounts")
-        tree = Tree(Surroundings(catalog, content, scrubber(config.source)))
+        tree = Tree(
+            Surroundings(catalog, content, scrubber(config.source), show_views=config.show_views)
+        )
         if index is None:
             notices.append(f"{config.cache_dir} has no room for listings: they are not kept")
         else:

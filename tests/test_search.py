@@ -89,6 +89,11 @@ def test_all_that_fulfil_the_conditions_are_found(host, rooms, index):
             assert found(these, Where.parse(["even=none"])) == []
 
 
+@pytest.mark.promise(
+    "A search streams what it finds; it reads a complete listing from the index, else asks a "
+    "server that filters and checks its answers, else walks the collection, and ends where its "
+    "reader ends."
+)
 def test_a_complete_listing_is_searched_without_a_request(host, rooms):
     """What a search has walked is indexed, for the next mount too."""
     mlhub(host, {"d": {"c": numbered(25)}})
@@ -101,6 +106,11 @@ def test_a_complete_listing_is_searched_without_a_request(host, rooms):
     assert asked(host) == []
 
 
+@pytest.mark.promise(
+    "A search streams what it finds; it reads a complete listing from the index, else asks a "
+    "server that filters and checks its answers, else walks the collection, and ends where its "
+    "reader ends."
+)
 @pytest.mark.parametrize("index", [True, False])
 def test_who_has_enough_ends_the_walk(host, rooms, index):
     """`| head -1` of a large collection costs a page, and one that is read ahead."""
@@ -113,6 +123,11 @@ def test_who_has_enough_ends_the_walk(host, rooms, index):
         assert asked(host).count(ITEMS) <= 3
 
 
+@pytest.mark.promise(
+    "A search streams what it finds; it reads a complete listing from the index, else asks a "
+    "server that filters and checks its answers, else walks the collection, and ends where its "
+    "reader ends."
+)
 def test_matches_come_before_the_walk_ends(host, rooms):
     """The first is there while the server has not answered the page behind."""
     items = numbered(30)
@@ -139,6 +154,11 @@ def test_the_items_that_are_found_have_links_that_work(host, rooms):
         assert [asset.key for asset in first.assets] == ["x"]
 
 
+@pytest.mark.promise(
+    "A search streams what it finds; it reads a complete listing from the index, else asks a "
+    "server that filters and checks its answers, else walks the collection, and ends where its "
+    "reader ends."
+)
 def test_a_server_that_filters_is_asked_to(host, rooms):
     """Only for what it says it knows; the rest is looked at here; its links keep the question."""
     for forgets in (False, True):
@@ -175,6 +195,11 @@ def test_any_version_of_the_conformance_class_will_do(host, rooms, version):
     assert "datetime" in queries[0]
 
 
+@pytest.mark.promise(
+    "A search streams what it finds; it reads a complete listing from the index, else asks a "
+    "server that filters and checks its answers, else walks the collection, and ends where its "
+    "reader ends."
+)
 def test_a_server_that_ignores_the_question_is_found_out(host, rooms):
     """Its first page holds what was not asked for: then the collection is walked instead, once."""
     queries = filtering(host, numbered(40), honest=False)

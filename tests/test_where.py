@@ -1,11 +1,15 @@
 """Conditions: what they mean, how they are written, what of them a server is asked for."""
 
+import io
 import json
 import math
+import re
+import tarfile
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from rooms import real
 
 from mlhubfs.catalog.where import During, Where, Within, condition, parse
 from mlhubfs.errors import BadCondition
@@ -338,3 +342,25 @@ def test_every_time_of_a_range_is_in_it(one, other):
     for moment in (first, last):
         assert made.admits({"datetime": f"{moment.isoformat()}Z"})
     assert all(map(math.isfinite, made.intervals[0]))
+
+
+@pytest.mark.parametrize(
+    ("texts", "count"),
+    [
+        ([], 2825),
+        (["datetime=2018-12-15T00:00:00Z"], 9),
+        (["datetime=2016-01-01/2016-12-31"], 325),
+        (["bbox=-87.5610,5.9137,-87.5555,15.9191"], 9),
+        (["bbox=-87.626953125,15.95604762305055,-87.6214599609375,15.961329081596643"], 37),
+    ],
+)
+def test_the_items_of_a_real_catalog_are_those_that_others_counted(texts, count):
+    """Marine debris: how many assets an independent reading found in each place and time."""
+    where, assets = Where.parse(texts), set()
+    with tarfile.open(fileobj=io.BytesIO(real("catalog_nasa_marine_debris.tar.gz"))) as tar:
+        for member in tar:
+            if member.isfile() and re.fullmatch(r"[^/]+(/[^/]+){3}\.json", member.name):
+                document = tar.extractfile(member).read()
+                if where.matches(document):
+                    assets |= {one["href"] for one in json.loads(document)["assets"].values()}
+    assert len(assets) == count

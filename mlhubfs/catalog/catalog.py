@@ -9,13 +9,14 @@ cannot be reached. Does not know routes (`api`) nor files (`tree`).
 
 import re
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 
 from mlhubfs.catalog.api import writable_in_url
 from mlhubfs.catalog.bulk import CatalogFile
 from mlhubfs.catalog.index import Index
 from mlhubfs.catalog.listing import Listing
 from mlhubfs.catalog.listings import Listings
+from mlhubfs.catalog.matches import Matches
 from mlhubfs.catalog.memory import Memory
 from mlhubfs.catalog.models import (
     LONG_AGO,
@@ -189,13 +190,19 @@ class Catalog:
 
         Who takes no more ends the search. What `item` says of links holds here too.
         """
-        for found in islice(self.matches(collection_id, where), limit):
+        batches = self._search.batches(self.listing(collection_id), where)
+        for found in islice(chain.from_iterable(batches), limit):
             recent = self._recent.item(collection_id, found.id, self._items.oldest())
             yield recent or parse_item(found.document, LONG_AGO)
 
-    def matches(self, collection_id: str, where: Where) -> Iterator[Listed]:
-        """Yield such items as a listing has them."""
-        return self._search.matches(self.listing(collection_id), where)
+    def matches(self, collection_id: str, where: Where) -> Matches:
+        """Return the names of such items, for a directory of them."""
+        return Matches(self._search.batches(self.listing(collection_id), where), self._workers)
+
+    def sample(self, collection_id: str) -> list[Listed]:
+        """Return some items: a thousand where they are indexed, else those of the first page."""
+        batches = self._search.batches(self.listing(collection_id), Where())
+        return next((batch for batch in batches if batch), [])
 
     def problems(self) -> list[str]:
         """Return a line for each listing that is known to be incomplete."""

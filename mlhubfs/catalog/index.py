@@ -130,15 +130,23 @@ class Index:
 
         The walk is held until the iterator ends or is closed. Raises WalkGone if it is deleted.
         """
-        yield from self._scan("SELECT place - ?, id, modified FROM names", number, start)
+        with self.hold(number):
+            rows = [(start - 1, "", 0.0)]
+            while rows:
+                following = rows[-1][0] + 1
+                rows = self._some("SELECT place - ?, id, modified FROM names", number, following)
+                yield from rows
 
-    def documents(self, number: int, start: int = 0) -> Iterator[Listed]:
-        """Yield the items of a walk from position `start` on, as far as it has come; as `names`."""
+    def documents(self, number: int, start: int = 0) -> list[Listed]:
+        """Return the next items of a walk from position `start` on; none where it has no more."""
         query = "SELECT place - ?, id, modified, document FROM names JOIN documents USING (place)"
-        dictionary = b""  # made with the first items
-        for _, item_id, modified, document in self._scan(query, number, start):
-            dictionary = dictionary or self._dictionary(number)
-            yield Listed(item_id, modified, self._unpack(document, dictionary))
+        rows = self._some(query, number, start)
+        found = self._rows("SELECT dictionary FROM walks WHERE number = ?", number) if rows else []
+        return [
+            Listed(item_id, modified, self._unpack(document, dictionary))
+            for (dictionary,) in found
+            for _, item_id, modified, document in rows
+        ]
 
     def hold(self, number: int) -> FileLock:
         """Return a lock that keeps a walk from being deleted until it is released.
@@ -277,24 +285,16 @@ class Index:
             return None  # a name of bytes that are no UTF-8: no server's JSON can hold it
         return rows[0] if rows else None
 
-    def _scan(self, query: str, number: int, start: int) -> Iterator[Any]:
-        """Yield the rows of a query over a held walk, whose first column is the position."""
-        with self.hold(number):
-            first = number * PLACES
-            rows = [(start - 1,)]
-            while rows:
-                rows = self._rows(
-                    f"{query} WHERE place > ? AND place < ? ORDER BY place LIMIT ?",
-                    first,
-                    first + rows[-1][0],
-                    first + PLACES,
-                    _BATCH,
-                )
-                yield from rows
-
-    def _dictionary(self, number: int) -> bytes:
-        rows = self._rows("SELECT dictionary FROM walks WHERE number = ?", number)
-        return bytes(rows[0][0]) if rows else b""
+    def _some(self, query: str, number: int, start: int) -> list[Any]:
+        """Return the next rows of a query over a walk, whose first column is the position."""
+        first = number * PLACES
+        return self._rows(
+            f"{query} WHERE place >= ? AND place < ? ORDER BY place LIMIT ?",
+            first,
+            first + start,
+            first + PLACES,
+            _BATCH,
+        )
 
     def _unpack(self, document: bytes, dictionary: bytes) -> bytes:
         try:

@@ -111,24 +111,22 @@ class Listing:
                 if position >= self._ahead and not self.complete:
                     break
 
-    def documents(self) -> Iterator[Listed]:
-        """Yield the items with their JSON as the index has it, fetching pages as needed.
+    def documents(self) -> Iterator[list[Listed]]:
+        """Yield some items at a time, with their JSON as the index has it; fetches pages as needed.
 
         Raises IndexUnusable where it has none: `in_memory`, or the disk fails.
         """
         index, number = self._index, self.number
-        position = 0
-        while not isinstance(index, MemoryIndex) and self.reach(position):
-            self._read_ahead(position)
-            if self._index is not index:
-                break  # another reader found that the disk fails
-            for item in index.documents(number, position):
-                yield item
-                position += 1
-                if position >= self._ahead and not self.complete:
-                    break
-        if self._index is not index or self.in_memory:
+        if isinstance(index, MemoryIndex):
             raise IndexUnusable(f"the listing of {self.name} is in memory only")
+        position = 0
+        while self.reach(position):
+            self._read_ahead(position)
+            batch = index.documents(number, position)
+            if not batch:
+                raise IndexUnusable(f"the listing of {self.name} goes on in memory")
+            yield batch
+            position += len(batch)
 
     def reach(self, position: int) -> bool:
         """Fetch pages until item number `position` is known; say whether there is one."""

@@ -1,4 +1,4 @@
-"""Items that fulfil conditions, found where that costs least, one by one as they are taken.
+"""Items that fulfil conditions, found where that costs least, and only as they are taken.
 
 Owns the choice of the way: a listing that is complete is searched on disk, without a request; else
 a server that filters is asked for what it can tell apart, and what it answers is looked through
@@ -12,8 +12,8 @@ refused, or holds an item that was not asked for, the collection is walked.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 
 from mlhubfs.catalog.listing import Listing
 from mlhubfs.catalog.models import Listed, Page
@@ -51,17 +51,14 @@ class Search:
         self._learn = learn
         self._unhelpful: dict[str, float] = {}
 
-    def matches(self, listing: Listing, where: Where) -> Iterator[Listed]:
-        """Yield the items of a listing's collection that fulfil the conditions.
+    def batches(self, listing: Listing, where: Where) -> Iterator[list[Listed]]:
+        """Yield what is found, in order, batch by batch of what is looked through; some are empty.
 
-        Raises what the source raises, also between two items.
+        Raises what the source raises, and is at its end then.
         """
-        items = None
-        if not listing.complete:
-            items = self._asked(listing.name, where)
-        if items is None:
-            items = self._walked(listing)
-        return (item for item in items if where.matches(item.document))
+        batches = None if listing.complete else self._asked(listing.name, where)
+        for batch in self._walked(listing) if batches is None else batches:
+            yield [item for item in batch if where.matches(item.document)]
 
     def pages(self, collection_id: str, query: Mapping[str, str]) -> Iterator[Page]:
         """Yield a collection's pages, of the items that `query` asks for, until they lead back."""
@@ -87,7 +84,7 @@ class Search:
             if following is None:
                 return
 
-    def _asked(self, collection_id: str, where: Where) -> Iterator[Listed] | None:
+    def _asked(self, collection_id: str, where: Where) -> Iterator[Sequence[Listed]] | None:
         """Return the items that the server finds, or None where it is no help."""
         query = where.query() and where.query(self._filters())
         if not query or time.monotonic() < self._unhelpful.get(collection_id, 0.0):
@@ -102,25 +99,23 @@ class Search:
         if not all(asked_for.matches(item.document) for item in first.items):
             self._give_up(collection_id, "it ignores what it is asked for")
             return None
-        return _items(chain((first,), pages))
+        return (page.items for page in chain((first,), pages))
 
     def _give_up(self, collection_id: str, reason: str) -> None:
         _log.info("the server does not filter %s: %s", collection_id, reason)
         self._unhelpful[collection_id] = time.monotonic() + _AGAIN_SECONDS
 
-    def _walked(self, listing: Listing) -> Iterator[Listed]:
+    def _walked(self, listing: Listing) -> Iterator[Sequence[Listed]]:
         """Yield all items, from the index as far as it goes."""
         position = 0
         try:
-            for item in listing.documents():
-                yield item
-                position += 1
+            for batch in listing.documents():
+                yield batch
+                position += len(batch)
         except IndexUnusable as error:
             if not listing.in_memory:
                 self._stored.report(error)
-            # The server's order is the same, so what was found stands before `position`.
-            yield from islice(_items(self.pages(listing.name, {})), position, None)
-
-
-def _items(pages: Iterable[Page]) -> Iterator[Listed]:
-    return (item for page in pages for item in page.items)
+            # The server's order is the same, so what was looked through stands before `position`.
+            for page in self.pages(listing.name, {}):
+                yield page.items[position:]
+                position = max(0, position - len(page.items))

@@ -87,7 +87,7 @@ class Condition:
 
     def admits(self, fields: Mapping[str, Any]) -> bool:
         """Say whether fields with these values fulfil the condition."""
-        members = list(_scalars(fields.get(self.name)))
+        members = list(scalars(fields.get(self.name)))
         if not members and all(one.flag is not None for one in self._operands):
             members = [False]
         if self.operator == "!=":
@@ -115,7 +115,7 @@ class Phrase(Condition):
 
     def admits(self, fields: Mapping[str, Any]) -> bool:
         """Say whether one of the phrases is in these fields."""
-        texts = [one.casefold() for one in _scalars(fields) if isinstance(one, str)]
+        texts = [one.casefold() for one in scalars(fields) if isinstance(one, str)]
         found = any(value.casefold() in text for value in self.values for text in texts)
         return found == (self.operator == "=")
 
@@ -216,11 +216,11 @@ class Where:
         """Say whether an item's JSON fulfils all conditions; not, where it is no item's."""
         try:
             item = self._decoder.decode(document)
+            fields = self._fields(item.properties)
+            fields["bbox"] = item.bbox
+            return self.admits(fields)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return False
-        fields = self._fields(item.properties)
-        fields["bbox"] = item.bbox
-        return self.admits(fields)
 
     def admits(self, fields: Mapping[str, Any]) -> bool:
         """Say whether fields with these values fulfil all conditions."""
@@ -290,7 +290,7 @@ def condition(name: str, values: Iterable[str], operator: str = "=") -> Conditio
     return made
 
 
-def _scalars(value: Any) -> Iterator[Any]:
+def scalars(value: Any) -> Iterator[Any]:
     """Yield the texts, numbers and booleans in a JSON value."""
     if isinstance(value, dict):
         value = value.values()
@@ -299,7 +299,7 @@ def _scalars(value: Any) -> Iterator[Any]:
             yield value
         return
     for one in value:
-        yield from _scalars(one)
+        yield from scalars(one)
 
 
 def _operand(text: str) -> _Operand:

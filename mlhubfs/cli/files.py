@@ -18,7 +18,7 @@ from mlhubfs.cli.mounting import load, takes_options
 from mlhubfs.errors import MlhubfsError
 from mlhubfs.log import log_to
 from mlhubfs.session import open_session
-from mlhubfs.tree.nodes import Attributes, Directory, File
+from mlhubfs.tree.nodes import Attributes, Directory, File, Symlink
 from mlhubfs.tree.root import Tree
 
 _PIECE = 1 << 20  # bytes that `cat` reads at once
@@ -58,7 +58,7 @@ def ls(tree: Tree, paths: tuple[str, ...], *, long: bool) -> int:
     code = 0
     for path in paths:
         with _told("ls: cannot access", path) as outcome:
-            node = tree.node(_absolute(path))
+            node = tree.followed(_absolute(path))
             if len(paths) > 1:
                 click.echo(f"{path}:")
             if isinstance(node, File):
@@ -95,6 +95,7 @@ def stat(tree: Tree, paths: tuple[str, ...]) -> int:
         with _told("stat: cannot statx", path) as outcome:
             found = tree.node(_absolute(path)).attributes()
             kind = "directory" if found.is_directory else "regular file"
+            kind = "symbolic link" if found.is_link else kind
             click.echo(f"  File: {path}\n  Size: {found.size:<15} {kind}")
             click.echo(f"Access: ({_mode(found)})\nModify: {_time(found)}")
         code = max(code, outcome[0])
@@ -120,7 +121,11 @@ def _list(directory: Directory, *, long: bool) -> None:
         attributes = entry.attributes
         if long and attributes is None:
             attributes = directory.child(entry.name).attributes()
-        _show(entry.name, attributes if long else None)
+        name = entry.name
+        if long and attributes and attributes.is_link:
+            node = directory.child(name)
+            name += f" -> {node.target}" if isinstance(node, Symlink) else ""
+        _show(name, attributes if long else None)
 
 
 def _show(name: str, attributes: Attributes | None) -> None:
@@ -131,6 +136,8 @@ def _show(name: str, attributes: Attributes | None) -> None:
 
 
 def _mode(attributes: Attributes) -> str:
+    if attributes.is_link:
+        return "lrwxrwxrwx"
     return "dr-xr-xr-x" if attributes.is_directory else "-r--r--r--"
 
 

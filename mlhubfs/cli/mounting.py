@@ -54,8 +54,14 @@ def takes_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @takes_options
 @click.option("-f", "--foreground", is_flag=True, help="Stay, and log to the terminal.")
 @click.option("--offline", is_flag=True, help="Ask no server; the same as -o offline.")
+@click.option("--show-views", is_flag=True, help="List @where and its like; as -o show_views.")
 def mount(
-    words: tuple[str, ...], texts: tuple[str, ...], *, foreground: bool, offline: bool
+    words: tuple[str, ...],
+    texts: tuple[str, ...],
+    *,
+    foreground: bool,
+    offline: bool,
+    show_views: bool,
 ) -> None:
     """Mount SOURCE, the root URL of an API, on the empty directory MOUNTPOINT.
 
@@ -68,7 +74,8 @@ def mount(
         raise click.UsageError("SOURCE and MOUNTPOINT must not be empty")
     source = words[0] if len(words) == 2 else None
     where = Path(words[-1])
-    config = load(source, (*texts, "offline") if offline else texts)
+    flags = {"offline": offline, "show_views": show_views}
+    config = load(source, (*texts, *(name for name, is_set in flags.items() if is_set)))
     log_path = log_path_of(where)
     if foreground:
         log_to(logging.StreamHandler(), config)

@@ -52,6 +52,7 @@ _SECOND_TRY_SECONDS = 0.1  # the kernel's comes within a millisecond, a program'
 _UNSURE = -1  # a size that no file has
 _DIRECTORY = stat.S_IFDIR | 0o555
 _FILE = stat.S_IFREG | 0o444
+_LINK = stat.S_IFLNK | 0o777
 _TOLD = 1 << 14  # sizes remembered: as many files as may be between their stat and their open
 
 
@@ -129,13 +130,13 @@ class Operations:
     def getattr(self, path: str, fh: int | None) -> Attributes:  # noqa: ARG002 - a path says it all
         """Return the attributes of `path`."""
         found = self._tree.node(path).attributes()
-        if not found.is_directory:
+        if not (found.is_directory or found.is_link):
             self._tell(path, found.size)
         return _attributes(found)
 
     def readlink(self, path: str) -> str:
-        """Refuse: nothing here is a link."""
-        raise NotFound(f"{path} is no symbolic link")
+        """Return where a link leads."""
+        return self._tree.link(path).target
 
     def open(self, path: str, flags: int) -> OpenFile:  # noqa: ARG002 - the mount is read-only
         """Open a file at the version that its server has now."""
@@ -197,7 +198,7 @@ class Operations:
                 known = _UNKNOWN_DIRECTORY if entry.is_directory else _UNKNOWN_FILE
                 yield DirEntry(entry.name, known, complete=False, next_offset=number)
             else:
-                if not entry.is_directory:
+                if not (entry.is_directory or entry.attributes.is_link):
                     self._mention(f"{path.rstrip('/')}/{entry.name}", entry.attributes.size)
                 yield DirEntry(
                     entry.name, _attributes(entry.attributes), complete=True, next_offset=number
@@ -250,4 +251,5 @@ _UNKNOWN_FILE = Attributes(_FILE, 0, 0.0)
 
 
 def _attributes(node: nodes.Attributes) -> Attributes:
-    return Attributes(_DIRECTORY if node.is_directory else _FILE, node.size, node.modified)
+    mode = _LINK if node.is_link else _DIRECTORY if node.is_directory else _FILE
+    return Attributes(mode, node.size, node.modified)

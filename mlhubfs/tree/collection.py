@@ -3,14 +3,17 @@
 Owns the streaming of names and the look-up of one without a listing.
 """
 
+import contextlib
 import posixpath
 from collections.abc import Callable, Iterator
 from urllib.parse import quote, urljoin
 
 from mlhubfs.catalog.models import Asset, Collection
 from mlhubfs.content.asset import AssetRef, Location
-from mlhubfs.errors import Denied, NotFound
+from mlhubfs.errors import BadAnswer, Denied, NotFound, Unavailable
 from mlhubfs.tree import documents
+from mlhubfs.tree.archive import ARCHIVE, archive_file
+from mlhubfs.tree.choices import Items
 from mlhubfs.tree.item import AssetFile, ItemDirectory, file_names, is_html
 from mlhubfs.tree.names import decode, encode, is_cut
 from mlhubfs.tree.nodes import (
@@ -24,6 +27,7 @@ from mlhubfs.tree.nodes import (
     numbered,
 )
 from mlhubfs.tree.surroundings import RESERVED_IN_COLLECTION, Surroundings
+from mlhubfs.tree.where import WHERE, WhereDirectory
 
 _JSON = "collection.json"
 _COMMON = "_common"
@@ -64,6 +68,7 @@ class CollectionDirectory(Directory):
         if collection.assets:
             attributes = directory_attributes(collection.modified)
             entries.append(Entry(_COMMON, is_directory=True, attributes=attributes))
+        entries += self._views()
         listing = self._around.catalog.listing(self._id)
 
         def iterate(start: int) -> Iterator[Entry]:
@@ -86,6 +91,11 @@ class CollectionDirectory(Directory):
             return Document(self._render, self._collection().modified)
         if name == _COMMON and self._collection().assets:
             return CommonDirectory(self._around, self._id)
+        if name == WHERE:
+            choice = Items(self._around, self._path, self._id, self._modified)
+            return WhereDirectory(choice, posixpath.join(self._path, WHERE))
+        if name == ARCHIVE:
+            return archive_file(self._around, self._id, self._modified)
         item_id = decode(name, RESERVED_IN_COLLECTION)
         catalog = self._around.catalog
         if item_id is not None:
@@ -101,6 +111,16 @@ class CollectionDirectory(Directory):
 
     def _collection(self) -> Collection:
         return self._around.catalog.collection(self._id)
+
+    def _views(self) -> list[Entry]:
+        if not self._around.show_views:
+            return []
+        views = [Entry(WHERE, is_directory=True)]
+        with contextlib.suppress(NotFound, Denied, Unavailable, BadAnswer):
+            archive = archive_file(self._around, self._id, self._modified)
+            attributes = archive.known_attributes()
+            views.append(Entry(ARCHIVE, is_directory=False, attributes=attributes))
+        return views
 
     def _render(self) -> bytes:
         collection = self._collection()

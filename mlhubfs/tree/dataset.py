@@ -5,6 +5,7 @@ import posixpath
 from mlhubfs.catalog.models import Dataset
 from mlhubfs.errors import NotFound
 from mlhubfs.tree import documents
+from mlhubfs.tree.choices import choose_collections
 from mlhubfs.tree.collection import CollectionDirectory
 from mlhubfs.tree.names import encode
 from mlhubfs.tree.nodes import (
@@ -18,6 +19,7 @@ from mlhubfs.tree.nodes import (
     numbered,
 )
 from mlhubfs.tree.surroundings import RESERVED_IN_DATASET, Surroundings
+from mlhubfs.tree.where import WHERE, WhereDirectory
 
 
 class DatasetDirectory(Directory):
@@ -38,6 +40,8 @@ class DatasetDirectory(Directory):
             Entry("catalog.json", is_directory=False),
             Entry("dataset.json", is_directory=False),
         ]
+        if self._around.show_views:
+            entries.append(Entry(WHERE, is_directory=True))
         attributes = self.attributes()
         names = self._names(self._dataset())
         return numbered(
@@ -54,6 +58,9 @@ class DatasetDirectory(Directory):
             return Document(
                 lambda: documents.dataset_json(self._dataset(), scrub), dataset.modified
             )
+        if name == WHERE:
+            choice = choose_collections(self._path, self._dataset)
+            return WhereDirectory(choice, posixpath.join(self._path, WHERE))
         collection_id = self._names(dataset).get(name)
         if collection_id is None:
             raise NotFound(f"the dataset {self._id} has no collection {name!r}")

@@ -58,7 +58,7 @@ def scrubber(root: str) -> Scrub:
 
 def dataset_json(dataset: Dataset, scrub: Scrub) -> bytes:
     """Return the API's dataset object."""
-    return _write(_decode(dataset.document, scrub))
+    return _write(read(dataset.document, scrub))
 
 
 def dataset_catalog(dataset: Dataset, names: Iterable[str], scrub: Scrub) -> bytes:
@@ -86,7 +86,7 @@ def collection_json(
     scrub: Scrub,
 ) -> bytes:
     """Return a STAC Collection that links to the items in `item_names`."""
-    document = _decode(collection.document, scrub)
+    document = read(collection.document, scrub)
     above = "../catalog.json" if in_dataset else "./collection.json"
     links = [_link("root", above)]
     if in_dataset:
@@ -106,7 +106,7 @@ def item_json(
 
     Its `source` links lead to the directories of the imagery, whatever root they named.
     """
-    document = _decode(item.document, scrub)
+    document = read(item.document, scrub)
     above = "../../catalog.json" if path.count("/") == 3 else "../collection.json"
     links = [
         _link("root", above),
@@ -123,6 +123,13 @@ def item_json(
     document["links"] = links + _outward(document)
     _point_to_files(document, files, "./")
     return _write(document)
+
+
+def source_items(document: bytes) -> list[tuple[str, str]]:
+    """Return (collection id, item id) of the imagery that an item's `source` links name."""
+    links = _links(read(document, lambda value: value))
+    hrefs = [link.get("href") for link in links if link["rel"] == "source"]
+    return [there for href in hrefs if (there := _item_of(href))]
 
 
 def readme(root: str, datasets: int, problems: Iterable[str]) -> bytes:
@@ -145,6 +152,12 @@ def readme(root: str, datasets: int, problems: Iterable[str]) -> bytes:
         "    <item>/",
         "      stac.json           the STAC Item; its links lead to the files beside it",
         "      <asset>.<ext>       one file an asset: open it where it is",
+        "Views, found by name, and listed if mounted with --show-views:",
+        "  @where/tags=TAG/                                datasets; text=PHRASE, doi=DOI",
+        "  <dataset>/@where/types=labels/                  its collections",
+        "  <collection>/@where/PROPERTY=VALUE/bbox=W,S,E,N/datetime=FROM..TO/   its items",
+        "  <collection>/@archive.tar.gz                    the whole collection in one file",
+        "  <label item>/@source/                           the imagery it was made from",
         "",
         "Only what is read crosses the network, once; it is kept in a cache on disk.",
         "A path that you know opens at once. Listing a large collection takes its server's time.",
@@ -156,7 +169,8 @@ def readme(root: str, datasets: int, problems: Iterable[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _decode(document: bytes, scrub: Scrub) -> Any:
+def read(document: bytes, scrub: Scrub) -> Any:
+    """Return a JSON document of the server's, scrubbed; raises BadAnswer."""
     try:
         return scrub(msgspec.json.decode(document))
     except RecursionError:

@@ -29,6 +29,7 @@ from mlhubfs.tree.nodes import (
     directory_attributes,
     numbered,
 )
+from mlhubfs.tree.source import SOURCE, SourceDirectory
 from mlhubfs.tree.surroundings import Surroundings
 
 _STAC = "stac.json"
@@ -61,6 +62,8 @@ class ItemDirectory(Directory):
         for name in self._names(item):
             file = self._asset_file(item, name)
             entries.append(Entry(name, is_directory=False, attributes=file.known_attributes()))
+        if self._around.show_views and documents.source_items(item.document):
+            entries.append(Entry(SOURCE, is_directory=True))
         self._siblings.listed()
         return numbered(entries)
 
@@ -69,6 +72,8 @@ class ItemDirectory(Directory):
         item = self._item()
         if name == _STAC:
             return Document(self._render, item.modified)
+        if name == SOURCE and documents.source_items(item.document):
+            return SourceDirectory(self._around, posixpath.join(self._path, SOURCE), self._item)
         return self._asset_file(item, name)
 
     def _item(self) -> Item:

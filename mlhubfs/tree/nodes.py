@@ -1,6 +1,7 @@
-"""What stands in the tree: directories and files, as the kernel's side and the CLI see them.
+"""What stands in the tree: directories, files and links, as the kernel's side and the CLI see them.
 
-Owns the shapes only; the kinds are in the modules beside this one.
+Owns the shapes only; the kinds are in the modules beside this one. A view shows what stands
+elsewhere: its name begins with `@`, and the members of its directories are symbolic links.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ class Attributes(NamedTuple):
     """Bytes; 0 for a directory."""
     modified: float
     """POSIX seconds, the same at every call; 0 where the catalog tells no time."""
+    is_link: bool = False
 
 
 class Entry(NamedTuple):
@@ -25,7 +27,7 @@ class Entry(NamedTuple):
     name: str
     is_directory: bool
     attributes: Attributes | None = None
-    """Where they are known without a request."""
+    """Where they are known without a request; a link's always are."""
 
 
 class Bytes(Protocol):
@@ -87,7 +89,20 @@ class Directory(ABC):
         """Return the child with that name; raises NotFound. Never lists."""
 
 
-Node = File | Directory
+class Symlink:
+    """A node that leads to another one, by the path `target` relative to its own directory."""
+
+    def __init__(self, target: str, modified: float) -> None:
+        self.target = target
+        self._modified = modified
+
+    def attributes(self) -> Attributes:
+        """Return its own size and time, not those of what it leads to."""
+        size = len(self.target.encode("utf-8", "surrogateescape"))
+        return Attributes(is_directory=False, size=size, modified=self._modified, is_link=True)
+
+
+Node = File | Directory | Symlink
 
 
 class Document(File):

@@ -3,6 +3,7 @@
 `Tree` is the way in: from a path to a node.
 """
 
+import logging
 import posixpath
 import threading
 from collections import OrderedDict
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 
 from mlhubfs.errors import IsADirectory, NotADirectory, NotFound
 from mlhubfs.tree import documents
+from mlhubfs.tree.choices import choose_datasets
 from mlhubfs.tree.collection import CollectionDirectory
 from mlhubfs.tree.dataset import DatasetDirectory
 from mlhubfs.tree.names import decode, encode, is_cut
@@ -21,11 +23,15 @@ from mlhubfs.tree.nodes import (
     Entry,
     File,
     Node,
+    Symlink,
     directory_attributes,
 )
 from mlhubfs.tree.surroundings import RESERVED_IN_ROOT, Surroundings
+from mlhubfs.tree.where import WHERE, WhereDirectory
 
+_log = logging.getLogger("mlhubfs.tree")
 _README = "README.txt"
+_FOLLOWED = 1000  # links remembered until what they lead to is looked up
 _DIRECTORIES = 4096  # nodes kept by path; each asks the catalog anew, so none grows old
 
 
@@ -44,6 +50,8 @@ class Root(Directory):
         """Return README.txt, the datasets, then the collections without one."""
         catalog = self._around.catalog
         entries = [Entry(_README, is_directory=False)]
+        if self._around.show_views:
+            entries.append(Entry(WHERE, is_directory=True))
         for dataset in catalog.datasets().values():
             name = encode(dataset.id, RESERVED_IN_ROOT)
             attributes = directory_attributes(dataset.modified)
@@ -70,6 +78,8 @@ class Root(Directory):
                 lambda: documents.readme(catalog.root, len(datasets), catalog.problems()),
                 self.attributes().modified,
             )
+        if name == WHERE:
+            return WhereDirectory(choose_datasets(self._around), f"/{WHERE}")
         identifier = decode(name, RESERVED_IN_ROOT)
         if identifier is None and is_cut(name):
             known = [*datasets, *catalog.loose_collections()]
@@ -91,10 +101,14 @@ class Tree:
     def __init__(self, around: Surroundings) -> None:
         self._lock = threading.Lock()
         self._directories: OrderedDict[str, Directory] = OrderedDict()
+        self._followed: OrderedDict[str, str] = OrderedDict()
         self._root = Root(around)
 
     def node(self, path: str) -> Node:
-        """Return the node at an absolute path; raises NotFound or NotADirectory."""
+        """Return the node at an absolute path; raises NotFound or NotADirectory.
+
+        Links above it are followed; if it is one itself, that is returned.
+        """
         if path == "/":
             return self._root
         with self._lock:
@@ -103,7 +117,11 @@ class Tree:
                 self._directories.move_to_end(path)
                 return known
         above, name = posixpath.split(path)
-        node = self.directory(above).child(name)
+        try:
+            node = self.directory(above).child(name)
+        except NotFound as error:
+            self._report_dead_link(path, error)
+            raise
         if isinstance(node, Directory):
             with self._lock:
                 # Two threads may have made it: the first stays, for it knows what was listed.
@@ -112,16 +130,49 @@ class Tree:
                     self._directories.popitem(last=False)
         return node
 
-    def directory(self, path: str) -> Directory:
-        """Return the directory at `path`."""
+    def link(self, path: str) -> Symlink:
+        """Return the link at `path`, which somebody is about to follow."""
         node = self.node(path)
+        if not isinstance(node, Symlink):
+            raise NotFound(f"{path} is no symbolic link")
+        with self._lock:
+            target = _target(path, node)
+            # Its directory too: that is what is found missing where a whole collection is.
+            self._followed[target] = self._followed[posixpath.dirname(target)] = path
+            while len(self._followed) > _FOLLOWED:
+                self._followed.popitem(last=False)
+        return node
+
+    def followed(self, path: str) -> File | Directory:
+        """Return the node at `path`, or the one that the link there leads to."""
+        node = self.node(path)
+        while isinstance(node, Symlink):  # ends: a link leads out of a view, to no other one
+            path = _target(path, self.link(path))
+            node = self.node(path)
+        return node
+
+    def directory(self, path: str) -> Directory:
+        """Return the directory at `path`, or that to which a link there leads."""
+        node = self.followed(path)
         if not isinstance(node, Directory):
             raise NotADirectory(f"{path} is a file")
         return node
 
     def file(self, path: str) -> File:
-        """Return the file at `path`."""
-        node = self.node(path)
+        """Return the file at `path`, or that to which a link there leads."""
+        node = self.followed(path)
         if not isinstance(node, File):
             raise IsADirectory(f"{path} is a directory")
         return node
+
+    def _report_dead_link(self, path: str, error: NotFound) -> None:
+        """Say that a link has led nowhere, if it was one that led here."""
+        with self._lock:
+            link = self._followed.pop(path, None)
+        if link:
+            _log.info("%r leads to nothing: %s", link, error)
+
+
+def _target(path: str, link: Symlink) -> str:
+    """Return the absolute path that the link at `path` leads to."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(path), link.target))

@@ -21,6 +21,12 @@ class Surroundings:
     catalog: Catalog
     content: Content
     scrub: Scrub
+    show_views: bool = False
+    """Whether views are listed; they are found by name anyway."""
+
+    def dataset_path(self, dataset_id: str) -> str:
+        """Return the path of a dataset's directory, absolute from the mount's root."""
+        return posixpath.join("/", encode(dataset_id, RESERVED_IN_ROOT))
 
     def collection_path(self, collection_id: str, *, beside: str = "/") -> str:
         """Return the path of a collection's directory, absolute from the mount's root.
@@ -30,11 +36,8 @@ class Surroundings:
         """
         for dataset in self.catalog.datasets().values():
             if collection_id in dataset.collection_ids:
-                return posixpath.join(
-                    "/",
-                    encode(dataset.id, RESERVED_IN_ROOT),
-                    encode(collection_id, RESERVED_IN_DATASET),
-                )
+                above = self.dataset_path(dataset.id)
+                return posixpath.join(above, encode(collection_id, RESERVED_IN_DATASET))
         if beside != "/":
             try:
                 self.catalog.collection(collection_id)

@@ -1,0 +1,216 @@
+"""What `@where` chooses from: datasets, the collections of a dataset, the items of a collection.
+
+Owns what each tells of itself to conditions, and which conditions are worth suggesting: values that
+occur, where they are few, else their range. Of items, those at hand are looked at for that.
+"""
+
+import contextlib
+import posixpath
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from mlhubfs.catalog.models import Dataset
+from mlhubfs.catalog.where import Condition, Where, condition, scalars
+from mlhubfs.errors import BadCondition, Denied, NotFound
+from mlhubfs.tree.documents import read
+from mlhubfs.tree.names import decode, encode, is_cut
+from mlhubfs.tree.nodes import Children, Entry, numbered
+from mlhubfs.tree.surroundings import RESERVED_IN_COLLECTION, RESERVED_IN_DATASET, Surroundings
+from mlhubfs.tree.where import Choice, MakeEntry
+
+_FEW = 50  # values of a property that are suggested one by one: BigEarthNet has 43 classes
+
+_BOUNDS = {"minimum": ">=", "maximum": "<="}
+
+
+class _Member(NamedTuple):
+    path: str
+    modified: float
+    fields: Mapping[str, Any]
+
+
+class Few(Choice):
+    """A choice from `members`, by the fields `names`; the values of `shown` are suggested."""
+
+    def __init__(
+        self,
+        members: Callable[[], Iterable[_Member]],
+        what: str,
+        names: tuple[str, ...],
+        shown: tuple[str, ...],
+    ) -> None:
+        self._members = members
+        self._what = what
+        self._names = names
+        self._shown = shown
+
+    def modified(self) -> float:
+        """Return the latest time of what there is."""
+        return max((one.modified for one in self._members()), default=0.0)
+
+    def check(self, condition: Condition) -> None:
+        """Refuse what these do not have."""
+        if condition.name not in self._names:
+            raise BadCondition(
+                f"{condition.name!r} is no filter of {self._what}: those are "
+                + ", ".join(self._names)
+            )
+
+    def suggestions(self) -> Iterator[Condition]:
+        """Yield each value that occurs."""
+        for name in self._shown:
+            values = {value for one in self._members() for value in scalars(one.fields.get(name))}
+            yield from (condition(name, (value,)) for value in sorted(map(str, values)))
+
+    def children(self, where: Where, entry: MakeEntry) -> Children:
+        """Return those that fulfil the conditions, in the server's order."""
+        return numbered(
+            [entry(one.path, one.modified) for one in self._members() if where.admits(one.fields)]
+        )
+
+    def find(self, where: Where, name: str) -> tuple[str, float]:
+        """Look through them."""
+        for one in self._members():
+            if posixpath.basename(one.path) == name and where.admits(one.fields):
+                return one.path, one.modified
+        raise NotFound(f"none of these {self._what} is called {name!r}")
+
+
+def choose_datasets(around: Surroundings) -> Few:
+    """Return the choice of the root: datasets, or collections where the source has no datasets."""
+
+    def members() -> Iterator[_Member]:
+        datasets = around.catalog.datasets().values()
+        for dataset in datasets:
+            path = around.dataset_path(dataset.id)
+            yield _Member(path, dataset.modified, read(dataset.document, around.scrub))
+        for one in around.catalog.loose_collections().values() if not datasets else ():
+            fields = read(one.document, around.scrub)
+            fields["tags"] = fields.get("keywords")
+            fields["doi"] = fields.get("sci:doi")
+            yield _Member(around.collection_path(one.id), one.modified, fields)
+
+    return Few(members, "datasets", names=("tags", "text", "doi"), shown=("tags", "doi"))
+
+
+def choose_collections(path: str, dataset: Callable[[], Dataset]) -> Few:
+    """Return the choice of a dataset, which is at `path`."""
+
+    def members() -> Iterator[_Member]:
+        types = defaultdict[str, list[str]](list)
+        for ref in dataset().collections or ():
+            types[ref.id] += ref.types or ()
+        for collection_id, found in types.items():
+            there = posixpath.join(path, encode(collection_id, RESERVED_IN_DATASET))
+            yield _Member(there, dataset().modified, {"types": found})
+
+    return Few(members, "collections", names=("types",), shown=("types",))
+
+
+class Items(Choice):
+    """The items of a collection, which is at `path`."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        path: str,
+        collection_id: str,
+        modified: Callable[[], float],
+    ) -> None:
+        self._catalog = around.catalog
+        self._read = partial(read, scrub=around.scrub)
+        self._path = path
+        self._id = collection_id
+        self._modified = modified
+
+    def modified(self) -> float:
+        """Return the time of the collection."""
+        return self._modified()
+
+    def check(self, condition: Condition) -> None:
+        """Allow everything: an item may have any property."""
+
+    def suggestions(self) -> Iterator[Condition]:
+        """Yield conditions on what the collection sums up, and on what some of its items have."""
+        collection = self._read(self._catalog.collection(self._id).document)
+        told: dict[str, list[Any]] = defaultdict(list)
+        for name, summary in _pairs(collection.get("summaries")):
+            told[name] += _values(summary) if isinstance(summary, list) else ()
+            for bound, operator in _BOUNDS.items() if isinstance(summary, dict) else ():
+                if bound in summary:
+                    yield from _conditions(name, operator, str(summary[bound]))
+        for name, values in self._properties():
+            told[name] += _values(values)
+        for name in sorted(told):
+            for operator, value in _suggest(name, told[name]):
+                yield from _conditions(name, operator, value)
+
+    def children(self, where: Where, entry: MakeEntry) -> Children:
+        """Return the items as they are found."""
+        matches = self._catalog.matches(self._id, where)
+
+        def iterate(start: int) -> Iterator[Entry]:
+            for item_id, modified in matches.iterate(start):
+                yield entry(self._path_of(item_id), modified)
+
+        return Children(iterate, lambda number: number < len(matches) or matches.complete)
+
+    def find(self, where: Where, name: str) -> tuple[str, float]:
+        """Ask for the item, and look at it."""
+        item_id = decode(name, RESERVED_IN_COLLECTION)
+        if item_id is not None:
+            item = self._catalog.item(self._id, item_id)
+        elif is_cut(name):
+            item = self._catalog.find(
+                self._id, lambda one: encode(one, RESERVED_IN_COLLECTION) == name
+            )
+        else:
+            raise NotFound(f"{self._path} has no {name!r}")
+        if not where.matches(item.document):
+            raise NotFound(f"{item.id} does not fulfil {', '.join(map(str, where.conditions))}")
+        return self._path_of(item.id), item.modified
+
+    def _path_of(self, item_id: str) -> str:
+        return posixpath.join(self._path, encode(item_id, RESERVED_IN_COLLECTION))
+
+    def _properties(self) -> Iterator[tuple[str, Any]]:
+        try:
+            items = self._catalog.sample(self._id)
+        except Denied:
+            return  # the collection is public, its items need a key
+        for item in items:
+            yield from _pairs(self._read(item.document).get("properties"))
+
+
+def _pairs(value: object) -> Iterable[tuple[str, Any]]:
+    return value.items() if isinstance(value, dict) else ()
+
+
+def _values(value: Any) -> Iterator[Any]:
+    """Yield what a property can be compared with; of `label:classes`, the classes."""
+    for one in value if isinstance(value, list) else [value]:
+        yield from scalars(one["classes"] if isinstance(one, dict) and "classes" in one else one)
+
+
+def _conditions(name: str, operator: str, value: str) -> Iterator[Condition]:
+    with contextlib.suppress(BadCondition):  # a time or a box that is none
+        yield condition(name, (value,), operator)
+
+
+def _suggest(name: str, values: list[Any]) -> Iterator[tuple[str, str]]:
+    """Yield operator and value for each value where there are few, else for their range."""
+    distinct = set(values)
+    if name == "datetime":
+        days = sorted(str(value)[:10] for value in distinct)
+        if days:
+            yield "=", f"{days[0]}..{days[-1]}"
+    elif any(value in {"true", "false"} or isinstance(value, bool) for value in distinct):
+        yield from (("=", flag) for flag in ("false", "true"))
+    elif len(distinct) <= _FEW:
+        ordered = sorted(distinct, key=lambda value: (isinstance(value, str), value))
+        yield from (("=", str(value)) for value in ordered)
+    elif all(isinstance(value, int | float) for value in distinct):
+        yield ">=", str(min(distinct))
+        yield "<=", str(max(distinct))
