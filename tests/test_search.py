@@ -172,6 +172,23 @@ def test_a_server_that_filters_is_asked_to(host, rooms):
 
 
 @pytest.mark.parametrize(
+    ("texts", "ids"),
+    [
+        (["datetime=2017-07-01|2017-07-20"], ["1", "20"]),
+        (["datetime=2017-07-01..2017-07-03", "datetime!=2017-07-02"], ["1", "3"]),
+        (["bbox=0,0,5,1", "bbox=5,0,9,1"], ["5"]),
+        (["datetime>2017-07-10", "bbox=0,0,11.2,1"], ["11"]),
+    ],
+)
+def test_a_server_that_knows_less_is_asked_for_more(host, rooms, texts, ids):
+    """The span of several times, the first of two boxes; the rest is told apart here."""
+    queries = filtering(host, numbered(30))
+    with rooms(page_size=10) as these:
+        assert found(these, Where.parse(texts)) == ids
+    assert all({"bbox", "datetime"} & set(query) for query in queries)
+
+
+@pytest.mark.parametrize(
     "classes",
     [[], ["https://api.stacspec.org/v1.0.0/core"], ["http://x/ogcapi-features-2/1.0/conf/crs"]],
 )

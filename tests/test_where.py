@@ -90,6 +90,12 @@ def test_what_is_no_condition_is_refused_in_words(text, words):
         parse(text)
 
 
+def test_an_operator_is_one_of_six():
+    """Also where the condition was not read from a text."""
+    with pytest.raises(BadCondition, match="no operator"):
+        condition("a", ["b"], "~")
+
+
 # --- properties
 
 
@@ -312,6 +318,9 @@ def test_a_box_touches_another_or_not(wanted, bbox, expected):
             {"datetime": "2017-07-01T00:00:00Z/2017-07-31T23:59:59.999999Z"},
         ),
         (["datetime!=2017-07-01"], {}),
+        (["datetime=..2016-12-31|2018-01-01.."], {}),
+        (["datetime=0001-01-01T00:00:00+05:00"], {}),
+        (["datetime>2017-07-01"], {"datetime": "2017-07-01T23:59:59.999999Z/.."}),
         (["bbox=0,0,1,1", "bbox=2,2,3,3"], {"bbox": "0,0,1,1"}),
     ],
 )

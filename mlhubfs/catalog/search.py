@@ -21,7 +21,7 @@ from mlhubfs.catalog.pager import Pager
 from mlhubfs.catalog.source import Source
 from mlhubfs.catalog.stored import Stored
 from mlhubfs.catalog.walker import MOST_EMPTY_PAGES
-from mlhubfs.catalog.where import Where
+from mlhubfs.catalog.where import Where, condition
 from mlhubfs.errors import BadAnswer, IndexUnusable, NotFound, Unavailable
 
 _log = logging.getLogger("mlhubfs.catalog")
@@ -95,7 +95,7 @@ class Search:
         except (BadAnswer, NotFound, Unavailable) as error:
             self._give_up(collection_id, str(error))
             return None
-        asked_for = Where(tuple(one for one in where.conditions if one.name in query))
+        asked_for = Where(tuple(condition(name, (value,)) for name, value in query.items()))
         if not all(asked_for.matches(item.document) for item in first.items):
             self._give_up(collection_id, "it ignores what it is asked for")
             return None

@@ -30,7 +30,7 @@ compare as numbers, times as times, texts otherwise; what cannot be compared doe
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, NamedTuple, Self
@@ -47,6 +47,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _INTEGER = re.compile(r"[+-]?\d{1,30}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _DAY_SECONDS = 86400.0
+_OPERATORS = frozenset({"=", "!=", "<", "<=", ">", ">="})
 _FLAGS = {"true": True, "false": False}
 _OPEN = frozenset({"", ".."})
 _UNESCAPED = re.compile(r'[^"\\\x00-\x1f\ud800-\udfff]*')  # names that msgspec takes for a field's
@@ -105,8 +106,12 @@ class Condition:
         return tuple(_operand(fold(value)) for value in self.values)
 
 
+@dataclass(frozen=True)
 class Phrase(Condition):
     """That a text below any field holds one of `values`."""
+
+    def __post_init__(self) -> None:
+        _refuse_order(self)
 
     @property
     def fields(self) -> None:
@@ -120,18 +125,20 @@ class Phrase(Condition):
         return found == (self.operator == "=")
 
 
+@dataclass(frozen=True)
 class During(Condition):
     """That an item is of one of the times in `values`."""
+
+    intervals: tuple[Interval, ...] = field(init=False, repr=False, compare=False)
+    """The times that `values` name, bounds included; those to be avoided where it is `!=`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "intervals", tuple(map(self._interval, self.values)))
 
     @property
     def fields(self) -> tuple[str, ...]:
         """Where an item says when it is."""
         return _TIMES
-
-    @cached_property
-    def intervals(self) -> tuple[Interval, ...]:
-        """The times that `values` name, bounds included; those to be avoided where it is `!=`."""
-        return tuple(self._interval(value) for value in self.values)
 
     def admits(self, fields: Mapping[str, Any]) -> bool:
         """Say whether an item with these times overlaps one of the intervals."""
@@ -170,18 +177,21 @@ class During(Condition):
         return start, stop
 
 
+@dataclass(frozen=True)
 class Within(Condition):
     """That an item's bbox touches one of those in `values`."""
+
+    boxes: tuple[Box, ...] = field(init=False, repr=False, compare=False)
+    """The boxes that `values` name."""
+
+    def __post_init__(self) -> None:
+        _refuse_order(self)
+        object.__setattr__(self, "boxes", tuple(map(self._box, self.values)))
 
     @property
     def fields(self) -> tuple[str, ...]:
         """Where an item says where it is."""
         return ("bbox",)
-
-    @cached_property
-    def boxes(self) -> tuple[Box, ...]:
-        """The boxes that `values` name."""
-        return tuple(self._box(value) for value in self.values)
 
     def admits(self, fields: Mapping[str, Any]) -> bool:
         """Say whether an item with this bbox is in one of the boxes."""
@@ -236,9 +246,10 @@ class Where:
             if one.name in found or one.name not in known or one.operator == "!=":
                 continue
             if isinstance(one, During):
-                start = min(interval[0] for interval in one.intervals)
-                stop = max(interval[1] for interval in one.intervals)
-                found["datetime"] = f"{_rfc3339(start)}/{_rfc3339(stop)}"
+                start = _rfc3339(min(interval[0] for interval in one.intervals))
+                stop = _rfc3339(max(interval[1] for interval in one.intervals))
+                if {start, stop} != {".."}:
+                    found["datetime"] = f"{start}/{stop}"
             elif isinstance(one, Within) and len(one.boxes) == 1:
                 found["bbox"] = ",".join(f"{number:.15g}" for number in one.boxes[0])
         return found
@@ -280,14 +291,14 @@ def parse(text: str) -> Condition:
 
 def condition(name: str, values: Iterable[str], operator: str = "=") -> Condition:
     """Return the condition that `name` is any of `values`; raises BadCondition."""
-    made = _KINDS.get(name, Condition)(name, operator, tuple(values))
-    if isinstance(made, Phrase | Within) and operator not in {"=", "!="}:
-        raise BadCondition(f"{made}: {name} is known with = and != only")
-    if isinstance(made, During):
-        made.intervals  # noqa: B018 - refuses what is no time
-    if isinstance(made, Within):
-        made.boxes  # noqa: B018 - refuses what is no box
-    return made
+    if operator not in _OPERATORS:
+        raise BadCondition(f"{operator!r} is no operator: take one of = != < <= > >=")
+    return _KINDS.get(name, Condition)(name, operator, tuple(values))
+
+
+def _refuse_order(condition: Condition) -> None:
+    if condition.operator not in {"=", "!="}:
+        raise BadCondition(f"{condition}: {condition.name} is known with = and != only")
 
 
 def scalars(value: Any) -> Iterator[Any]:
@@ -357,9 +368,10 @@ def _moments(text: object) -> Interval | None:
 
 
 def _rfc3339(seconds: float) -> str:
-    if math.isinf(seconds):
+    try:
+        text = datetime.fromtimestamp(seconds, UTC).isoformat()
+    except (ValueError, OverflowError):  # infinity, and what is before the year 1 in UTC
         return ".."
-    text = datetime.fromtimestamp(seconds, UTC).isoformat()
     return text.replace("+00:00", "Z")
 
 

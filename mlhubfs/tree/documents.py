@@ -125,11 +125,10 @@ def item_json(
     return _write(document)
 
 
-def source_items(document: bytes) -> list[tuple[str, str]]:
+def source_items(document: dict[str, Any]) -> list[tuple[str, str]]:
     """Return (collection id, item id) of the imagery that an item's `source` links name."""
-    links = _links(read(document, lambda value: value))
-    hrefs = [link.get("href") for link in links if link["rel"] == "source"]
-    return [there for href in hrefs if (there := _item_of(href))]
+    links = (link for link in _links(document) if link["rel"] == "source")
+    return [there for link in links if (there := _item_of(link.get("href")))]
 
 
 def readme(root: str, datasets: int, problems: Iterable[str]) -> bytes:

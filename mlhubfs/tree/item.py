@@ -29,7 +29,7 @@ from mlhubfs.tree.nodes import (
     directory_attributes,
     numbered,
 )
-from mlhubfs.tree.source import SOURCE, SourceDirectory
+from mlhubfs.tree.source import SOURCE, SourceDirectory, find_sources
 from mlhubfs.tree.surroundings import Surroundings
 
 _STAC = "stac.json"
@@ -62,7 +62,7 @@ class ItemDirectory(Directory):
         for name in self._names(item):
             file = self._asset_file(item, name)
             entries.append(Entry(name, is_directory=False, attributes=file.known_attributes()))
-        if self._around.show_views and documents.source_items(item.document):
+        if self._around.show_views and find_sources(item, self._around.scrub):
             entries.append(Entry(SOURCE, is_directory=True))
         self._siblings.listed()
         return numbered(entries)
@@ -72,7 +72,7 @@ class ItemDirectory(Directory):
         item = self._item()
         if name == _STAC:
             return Document(self._render, item.modified)
-        if name == SOURCE and documents.source_items(item.document):
+        if name == SOURCE and find_sources(item, self._around.scrub):
             return SourceDirectory(self._around, posixpath.join(self._path, SOURCE), self._item)
         return self._asset_file(item, name)
 

@@ -44,31 +44,31 @@ class SourceDirectory(Directory):
         return numbered(
             [
                 Entry(name, is_directory=False, attributes=self._link(*ids, item).attributes())
-                for name, ids in self._names(item).items()
+                for name, ids in find_sources(item, self._around.scrub).items()
             ]
         )
 
     def child(self, name: str) -> Node:
         """Return a link."""
         item = self._load()
-        ids = self._names(item).get(name)
+        ids = find_sources(item, self._around.scrub).get(name)
         if ids is None:
             raise NotFound(f"{item.id} has no source {name!r}")
         return self._link(*ids, item)
-
-    @staticmethod
-    def _names(item: Item) -> dict[str, tuple[str, str]]:
-        """Return name -> (collection id, item id)."""
-        names: dict[str, tuple[str, str]] = {}
-        for ids in dict.fromkeys(documents.source_items(item.document)):
-            collection_id, item_id = ids
-            name = encode(item_id, RESERVED_IN_COLLECTION)
-            if name in names:  # of another collection: ids are unique in one only
-                name = encode(f"{item_id}~{collection_id}", RESERVED_IN_COLLECTION)
-            names[name] = ids
-        return names
 
     def _link(self, collection_id: str, item_id: str, item: Item) -> Symlink:
         dataset = posixpath.dirname(posixpath.dirname(posixpath.dirname(self._path)))
         there = self._around.item_path(collection_id, item_id, beside=dataset)
         return Symlink(posixpath.relpath(there, self._path), item.modified)
+
+
+def find_sources(item: Item, scrub: documents.Scrub) -> dict[str, tuple[str, str]]:
+    """Return name -> (collection id, item id) of the imagery that an item names."""
+    names: dict[str, tuple[str, str]] = {}
+    for ids in dict.fromkeys(documents.source_items(documents.read(item.document, scrub))):
+        collection_id, item_id = ids
+        name = encode(item_id, RESERVED_IN_COLLECTION)
+        if name in names:  # of another collection: ids are unique in one only
+            name = encode(f"{item_id}~{collection_id}", RESERVED_IN_COLLECTION)
+        names[name] = ids
+    return names
