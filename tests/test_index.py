@@ -25,7 +25,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from mlhubfs.catalog import index_database
+from mlhubfs.catalog import index_file
 from mlhubfs.catalog.index import Index, IndexUnusable, WalkGone, path_of
 from mlhubfs.catalog.index_documents import (
     Packer,
@@ -455,8 +455,20 @@ class TestProcesses:
 class TestTroubles:
     @pytest.fixture(autouse=True)
     def _shortly(self, monkeypatch):
-        monkeypatch.setattr(index_database, "_OPENING_SECONDS", 0.05)
-        monkeypatch.setattr(index_database, "_BUSY_SECONDS", 0.05)
+        monkeypatch.setattr(index_file, "_OPENING_SECONDS", 0.05)
+        monkeypatch.setattr(index_file, "_BUSY_SECONDS", 0.05)
+
+    def test_a_file_that_another_process_has_just_mended_is_taken(self, opened, monkeypatch):
+        """It was damaged when we looked, and has been made anew and opened since."""
+        monkeypatch.setattr(index_file, "_OPENING_SECONDS", 30)
+        opened()
+        faults, inspect = ["damaged"], index_file.IndexFile._inspect
+        monkeypatch.setattr(
+            index_file.IndexFile,
+            "_inspect",
+            lambda self: faults.pop() if faults else inspect(self),
+        )
+        assert opened().walks() == []
 
     def test_files_and_folders_are_the_users_own(self, index):
         """0600 and 0700, the log of SQLite and the lock files included."""
@@ -481,8 +493,8 @@ class TestTroubles:
                 if kind == "foreign":
                     database.execute("CREATE TABLE walks (number)")
                 elif kind == "empty schema":
-                    database.execute(f"PRAGMA application_id = {index_database._APPLICATION}")
-                    database.execute(f"PRAGMA user_version = {index_database.SCHEMA_VERSION}")
+                    database.execute(f"PRAGMA application_id = {index_file.APPLICATION}")
+                    database.execute(f"PRAGMA user_version = {index_file.SCHEMA_VERSION}")
                 else:
                     database.execute(f"PRAGMA user_version = {2 if kind == 'newer' else 0}")
         before = path.read_bytes()
