@@ -254,7 +254,7 @@ class TestHolding:
 
     def test_a_sweep_that_was_cut_short_is_taken_up_again(self, index, monkeypatch):
         """Nobody reads what is half deleted, and the rest goes with the next sweep."""
-        monkeypatch.setattr("mlhubfs.catalog.index._SWEPT_BATCH", 10)
+        monkeypatch.setattr("mlhubfs.catalog.index_walk._DELETED", 10)
         old = fill(index, "c", items(0, 100))
         new = fill(index, "c", items(50, 80))
         assert index.sweep(stop=lambda: True) == 10

@@ -41,7 +41,6 @@ fork: open it after. Every method raises IndexUnusable where the disk fails; go 
 import contextlib
 import hashlib
 import re
-import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -49,12 +48,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from mlhubfs.catalog.index_claim import Claim
 from mlhubfs.catalog.index_database import Database
 from mlhubfs.catalog.index_documents import Strip, unpack
 from mlhubfs.catalog.index_walk import (
     PLACES,
-    Claim,
     Walk,
+    delete_some,
     find_walk,
     find_walks,
     insert_walk,
@@ -67,7 +67,6 @@ __all__ = ["Claim", "Index", "IndexUnusable", "Walk", "WalkGone", "path_of"]
 
 _BATCH = 1000  # names a query: 1 ms, and 150 kB of memory
 _ANSWER_LEVEL = 6
-_SWEPT_BATCH = 5000  # rows deleted a transaction: 40 ms in which others cannot write
 
 
 class Index:
@@ -244,15 +243,12 @@ class Index:
         with self._database.writing() as connection:
             # From here on `hold` refuses it, in the sweep that takes this one up too.
             connection.execute("UPDATE walks SET state = 'swept' WHERE number = ?", (number,))
-        stop, rows = (number + 1) * PLACES, 1
-        while rows:
-            began = time.monotonic()
+
+        def delete() -> int:
             with self._database.writing() as connection:
-                rows = _delete_some(connection, number * PLACES, stop)
-                if not rows:
-                    connection.execute("DELETE FROM walks WHERE number = ?", (number,))
-            yield rows
-            time.sleep(time.monotonic() - began)
+                return delete_some(connection, number)
+
+        yield from _unhurried(delete)
 
     def _begin(self, collection: str) -> Walk:
         walk = self.under_way(collection)
@@ -327,13 +323,13 @@ def path_of(folder: Path, root: str) -> Path:
     return folder / f"{host}-{digest}.sqlite"
 
 
-def _delete_some(connection: sqlite3.Connection, start: int, stop: int) -> int:
-    """Delete the next rows of a walk; return how many names went."""
-    row = connection.execute(
-        "SELECT min(place) FROM names WHERE place >= ? AND place < ?", (start, stop)
-    ).fetchone()
-    if row[0] is None:
-        return 0
-    places = (row[0], min(row[0] + _SWEPT_BATCH, stop))
-    connection.execute("DELETE FROM documents WHERE place >= ? AND place < ?", places)
-    return connection.execute("DELETE FROM names WHERE place >= ? AND place < ?", places).rowcount
+def _unhurried(act: Callable[[], int]) -> Iterator[int]:
+    """Do something again and again until it says 0, with pauses as long as it took."""
+    while True:
+        began = time.monotonic()
+        done = act()
+        took = time.monotonic() - began
+        yield done
+        if not done:
+            return
+        time.sleep(took)

@@ -9,12 +9,11 @@ an id and a time per item and not its JSON, so `item` never finds any.
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
 from mlhubfs.catalog.index_walk import Walk
+from mlhubfs.catalog.locks import Releasable
 from mlhubfs.catalog.models import Listed
 from mlhubfs.errors import WalkGone
 
@@ -123,23 +122,12 @@ class Held:
         self.release = let_go
 
 
-class MemoryClaim:
+class MemoryClaim(Releasable):
     """The right to go on with a walk in memory; as `index.Claim`."""
 
     def __init__(self, index: MemoryIndex, walk: Walk) -> None:
         self.walk = walk
         self._index = index
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.release()
 
     def release(self) -> None:
         """As `Claim.release`."""

@@ -1,27 +1,23 @@
-"""A walk of one collection's items, as the index keeps it, and the right to take it further.
+"""A walk of one collection's items, as the rows of the index are, and how these are changed.
 
-Owns the rows of walks, names and documents while they grow; `index` finds and deletes them.
+Owns the SQL of walks, names and documents. Who may change them is the claim's matter; nothing here
+begins or ends a transaction.
 
-*Threading.* Values, and a Claim that serves one thread at a time.
+*Threading.* Values, and functions on the connection that the caller has.
 """
 
 import sqlite3
-import time
-from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Self
+from collections.abc import Sequence
 
 import msgspec
 
-from mlhubfs.catalog.index_database import Database
-from mlhubfs.catalog.index_documents import Packer, Strip, dictionary_of
-from mlhubfs.catalog.locks import FileLock
 from mlhubfs.catalog.models import Listed
-from mlhubfs.errors import WalkGone
 
 PLACES = 1 << 32
 """Positions that a walk has room for: `place` is walk * PLACES + position."""
 
+_DELETED = 5000  # names at once: 40 ms in which others cannot write
+_INSERT = "INSERT INTO names VALUES (?, ?, ?, ?, ?) ON CONFLICT (walk, id) DO NOTHING"
 _COLUMNS = (
     "number, collection, state, count, matched, pages, rewinds, passed, cursor, problem, started,"
     " touched, finished"
@@ -63,164 +59,6 @@ class Walk(msgspec.Struct, frozen=True):
         return self.pages > 0 and self.cursor is None
 
 
-class Claim:
-    """The right to go on with a walk, which `claimed` is the lock of; see `Index.claim`.
-
-    Every method raises IndexUnusable, and WalkGone where the walk is not where the claim left it.
-    """
-
-    def __init__(
-        self,
-        walk: Walk,
-        claimed: FileLock,
-        database: Database,
-        *,
-        strip: Strip,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self.walk = walk
-        """The walk as this claim left it."""
-        self._claimed = claimed
-        self._database = database
-        self._strip = strip
-        self._clock = clock
-        self._packer: Packer | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.release()
-
-    def release(self) -> None:
-        """Let others walk on."""
-        self._claimed.release(remove=True)
-
-    def append(
-        self, items: Sequence[Listed], *, cursor: str | None, matched: int | None = None
-    ) -> Walk:
-        """Add a page, in one transaction with the `cursor` of the next one; return the walk.
-
-        Of items with the same id the first stays. A `cursor` is kept as it is given: what is
-        secret in it must have been cut out. None says that this was the last page.
-        """
-        packer, dictionary = self._packing(items)
-        packed = [packer.pack(self._strip(item.document)) for item in items] if packer else []
-
-        def change(connection: sqlite3.Connection) -> int:
-            count, passed = _insert_items(connection, self.walk, items, packed)
-            connection.execute(
-                "UPDATE walks SET count = ?, passed = passed + ?, matched = coalesce(?, matched),"
-                " pages = pages + 1, cursor = ?, problem = NULL, touched = ?,"
-                " dictionary = CASE WHEN dictionary = x'' THEN ? ELSE dictionary END"
-                " WHERE number = ?",
-                (
-                    count,
-                    passed,
-                    matched,
-                    cursor,
-                    self._clock(),
-                    dictionary,
-                    self.walk.number,
-                ),
-            )
-            return self.walk.number
-
-        walk = self._perform(change)
-        self._packer = packer
-        return walk
-
-    def fail(self, problem: str) -> Walk:
-        """Note why the walk came to a halt; it stays under way, and is to go on later."""
-        return self._update("problem = ?", problem)
-
-    def rewind(self) -> Walk:
-        """Begin again at the first page, for a cursor that the server no longer knows.
-
-        The names stay, at their positions: those that come again change nothing, new ones follow.
-        """
-        return self._update("cursor = NULL, pages = 0, passed = 0, rewinds = rewinds + 1")
-
-    def discard(self) -> Walk:
-        """Give up what was walked, and begin a new walk, which is returned."""
-
-        def change(connection: sqlite3.Connection) -> int:
-            connection.execute(
-                "UPDATE walks SET state = 'retired' WHERE number = ?", (self.walk.number,)
-            )
-            return insert_walk(connection, self.walk.collection, self._clock())
-
-        walk = self._perform(change)
-        self._packer = None
-        return walk
-
-    def finish(self, problem: str | None = None) -> Walk:
-        """Let this walk serve, and retire the one that served before, in one transaction.
-
-        `problem` says why it is known to be incomplete though the server has no more pages. A walk
-        that is worse than what it would replace is not to be finished, but `fail`ed.
-        """
-
-        def change(connection: sqlite3.Connection) -> int:
-            connection.execute(
-                "UPDATE walks SET state = 'retired' WHERE collection = ? AND state = 'serving'",
-                (self.walk.collection,),
-            )
-            now = self._clock()
-            connection.execute(
-                "UPDATE walks SET state = 'serving', problem = ?, finished = ?, touched = ?,"
-                " cursor = NULL WHERE number = ?",
-                (problem, now, now, self.walk.number),
-            )
-            return self.walk.number
-
-        return self._perform(change)
-
-    def _update(self, assignments: str, *values: str) -> Walk:
-        def change(connection: sqlite3.Connection) -> int:
-            connection.execute(
-                f"UPDATE walks SET {assignments} WHERE number = ?",  # noqa: S608 - ours, above
-                (*values, self.walk.number),
-            )
-            return self.walk.number
-
-        return self._perform(change)
-
-    def _perform(self, change: Callable[[sqlite3.Connection], int]) -> Walk:
-        """Make one change of the walk; `change` returns the number of the walk to go on with."""
-        with self._database.writing() as connection:
-            if find_walk(connection, "number = ?", self.walk.number) != self.walk:
-                raise WalkGone(f"the walk {self.walk.number} is no longer where it was left")
-            if self.walk.state != "walking":
-                raise WalkGone(f"the walk {self.walk.number} has ended")
-            walk = find_walk(connection, "number = ?", change(connection))
-        if walk is None:
-            raise WalkGone(f"the walk {self.walk.number} is deleted")
-        # Not before the transaction is through: if it fails, the same page can be tried again.
-        self.walk = walk
-        return walk
-
-    def _packing(self, items: Sequence[Listed]) -> tuple[Packer | None, bytes]:
-        """Return the walk's packer and its dictionary, made of the first page that has items."""
-        if self._packer or not items:
-            return self._packer, b""
-        with self._database.reading() as connection:
-            rows = connection.execute(
-                "SELECT dictionary FROM walks WHERE number = ?", (self.walk.number,)
-            ).fetchall()
-        dictionary: bytes = rows[0][0] if rows else b""
-        if not dictionary:
-            # One page may hold several kinds of items.
-            some = (items[0], items[len(items) // 2], items[-1])
-            dictionary = dictionary_of([self._strip(item.document) for item in some])
-        return Packer(dictionary), dictionary
-
-
 def find_walk(connection: sqlite3.Connection, condition: str, value: str | int) -> Walk | None:
     """Return the walk that fulfils an SQL condition with one parameter, or None."""
     rows = connection.execute(
@@ -247,31 +85,62 @@ def insert_walk(connection: sqlite3.Connection, collection: str, now: float) -> 
     return int(done.lastrowid or 0)
 
 
-def _insert_items(
+def insert_items(
     connection: sqlite3.Connection, walk: Walk, items: Sequence[Listed], packed: Sequence[bytes]
 ) -> tuple[int, int]:
     """Add the items whose ids are new to the walk; return how many it has then, and how many came.
 
     Those that came before the last rewind are only noted to have come again.
     """
+    place = walk.number * PLACES + walk.count
+    rows = [
+        (number, walk.number, item.id, item.modified, walk.rewinds)
+        for number, item in enumerate(items, place)
+    ]
+    connection.execute("SAVEPOINT page")
+    if not rows or connection.executemany(_INSERT, rows).rowcount == len(rows):
+        connection.executemany("INSERT INTO documents VALUES (?, ?)", enumerate(packed, place))
+        done = (walk.count + len(rows), len(rows))
+    else:
+        connection.execute("ROLLBACK TO page")
+        done = _insert_new(connection, walk, rows, packed)
+    connection.execute("RELEASE page")
+    return done
+
+
+def _insert_new(
+    connection: sqlite3.Connection,
+    walk: Walk,
+    rows: Sequence[tuple[int, int, str, float, int]],
+    packed: Sequence[bytes],
+) -> tuple[int, int]:
+    """Do so one by one, for some of the ids are known: places are to be without gaps."""
     place = first = walk.number * PLACES
     place += walk.count
-    documents = []
     again = []
-    for item, document in zip(items, packed, strict=True):
-        done = connection.execute(
-            "INSERT INTO names VALUES (?, ?, ?, ?, ?) ON CONFLICT (walk, id) DO NOTHING",
-            (place, walk.number, item.id, item.modified, walk.rewinds),
-        )
-        if done.rowcount:
-            documents.append((place, document))
+    for (_, *row), document in zip(rows, packed, strict=True):
+        if connection.execute(_INSERT, (place, *row)).rowcount:
+            connection.execute("INSERT INTO documents VALUES (?, ?)", (place, document))
             place += 1
         else:
-            again.append((walk.rewinds, walk.number, item.id, walk.rewinds))
-    connection.executemany("INSERT INTO documents VALUES (?, ?)", documents)
-    passed = len(documents)
-    if walk.rewinds and again:
+            again.append((walk.rewinds, walk.number, row[1], walk.rewinds))
+    passed = place - first - walk.count
+    if walk.rewinds:
         passed += connection.executemany(
             "UPDATE names SET pass = ? WHERE walk = ? AND id = ? AND pass < ?", again
         ).rowcount
     return place - first, passed
+
+
+def delete_some(connection: sqlite3.Connection, number: int) -> int:
+    """Delete the next names of a walk; return how many. With the last ones the walk goes too."""
+    first, stop = number * PLACES, (number + 1) * PLACES
+    row = connection.execute(
+        "SELECT min(place) FROM names WHERE place >= ? AND place < ?", (first, stop)
+    ).fetchone()
+    if row[0] is None:
+        connection.execute("DELETE FROM walks WHERE number = ?", (number,))
+        return 0
+    places = (row[0], min(row[0] + _DELETED, stop))
+    connection.execute("DELETE FROM documents WHERE place >= ? AND place < ?", places)
+    return connection.execute("DELETE FROM names WHERE place >= ? AND place < ?", places).rowcount

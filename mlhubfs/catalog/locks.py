@@ -14,30 +14,33 @@ import contextlib
 import fcntl
 import os
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 _STEP_SECONDS = 0.01
 
 
-class FileLock:
+class Releasable(ABC):
+    """Something that is held until `release`, or to the end of a `with`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    @abstractmethod
+    def release(self) -> None:
+        """Let go."""
+
+
+class FileLock(Releasable):
     """A lock that is held until `release`, or until this process ends."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
         self._descriptor: int | None = descriptor
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.release()
 
     def release(self, *, remove: bool = False) -> None:
         """Let go, once; `remove` takes the file away, which only who holds it alone may ask."""
