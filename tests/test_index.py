@@ -265,6 +265,20 @@ class TestHolding:
         assert index.item("c", "item-000060")
         assert not list(index.path.parent.rglob(f"held-{old.number}"))
 
+    def test_the_disk_gets_back_what_a_walk_took(self, index):
+        """A refreshed listing does not take twice its room for ever."""
+        sizes = []
+        for _ in range(2):
+            fill(index, "c", items(0, 3000))
+            with index._database.reading() as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            sizes.append(index.path.stat().st_size)
+        index.sweep()
+        with index._database.reading() as connection:
+            assert connection.execute("PRAGMA freelist_count").fetchone() == (0,)
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        assert index.path.stat().st_size < (sizes[0] + sizes[1]) / 2
+
     def test_a_walk_grows_under_its_readers(self, index):
         """An iterator ends at what is known; one that starts there goes on."""
         with index.claim("c") as claim:

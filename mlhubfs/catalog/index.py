@@ -222,8 +222,9 @@ class Index:
     def sweep(self, stop: Callable[[], bool] = lambda: False) -> int:
         """Delete the retired walks that nobody holds; return how many rows went.
 
-        In batches, with pauses as long as they took, so that others may write. To be called in the
-        background, after `finish` and at the start; a sweep that was cut short is taken up again.
+        The disk gets back what they took. In batches, with pauses as long as they took, so that
+        others may write. To be called in the background, after `finish` and at the start; a sweep
+        that was cut short is taken up again.
         """
         swept = 0
         for (number,) in self._rows("SELECT number FROM walks WHERE state IN ('retired', 'swept')"):
@@ -237,6 +238,9 @@ class Index:
                         return swept
             finally:
                 held.release(remove=True)
+        for _ in _unhurried(self._database.shrink):
+            if stop():
+                break
         return swept
 
     def _sweep(self, number: int) -> Iterator[int]:

@@ -190,6 +190,7 @@ class IndexFile:
     def _create(self) -> None:
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         with contextlib.closing(self.connect()) as connection:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before anything is in it
             mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
             if mode != "wal":
                 raise IndexUnusable(
