@@ -34,7 +34,7 @@ from mlhubfs.catalog.index_documents import (
     unpack,
 )
 from mlhubfs.catalog.locks import lock, try_lock
-from mlhubfs.catalog.models import Item, parse_page
+from mlhubfs.catalog.models import Item, parse_item, parse_page
 from mlhubfs.config import MLHUB_ROOT
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
@@ -658,6 +658,19 @@ class TestDocuments:
         assert document["assets"]["B02"]["href"] == "https://other.example/download/..."
         assert document["assets"]["B03"] == assets["B03"]
         assert document["links"][0]["href"] == f"{ROOT}/x?a=1&key=...&b=2"
+
+    @pytest.mark.parametrize("query", [
+        "se=2026&sig={}", "X-Amz-Date=2026&X-Amz-Signature={}&x=y", "X-Goog-Signature={}",
+        "x-amz-security-token={}", "api_key={}", "access_token={}", "a=1&key={}#b",
+    ])  # fmt: skip
+    def test_a_signature_is_cut_and_its_asset_tells(self, query):
+        """Links that others have signed are a permission too: they are asked for when needed."""
+        link = f"https://storage.example/a/B02.tif?{query}"
+        written = item("a", assets={"B02": {"href": link.format("s3cret%2Fx")}}).document
+        (asset,) = parse_item(stripper(ROOT)(written), 0.0).assets
+        assert asset.href == link.format("...")
+        assert asset.is_cut
+        assert not parse_item(written, 0.0).assets[0].is_cut
 
     @pytest.mark.parametrize(
         "written",

@@ -8,6 +8,7 @@ Each value keeps its JSON (`document`) as it came; what is shown of it is scrubb
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -21,7 +22,8 @@ _log = logging.getLogger("mlhubfs.catalog")
 T = TypeVar("T")
 LONG_AGO = 1e-9
 """On the monotonic clock: when an item was asked for that the index kept, before this process."""
-_CUT_LINK = "/download/..."  # what the index leaves of a personal download link
+_CUT = re.compile(r"/download/\.\.\.$|[?&][^=&#]+=\.\.\.(?:[&#]|$)")  # as `index_documents` cuts
+_TELLING = 64  # bytes that are found sooner than all of an item's assets, and nearly always tell
 _SIZES = 1 << 63  # what a file's size fits in
 
 
@@ -89,7 +91,7 @@ class Asset(msgspec.Struct, frozen=True):
     @property
     def is_cut(self) -> bool:
         """Whether the index has cut the permission out of its link: the item is to be renewed."""
-        return self.href.endswith(_CUT_LINK)
+        return _CUT.search(self.href) is not None
 
 
 class Item(msgspec.Struct, frozen=True):
