@@ -150,7 +150,7 @@ class Api:
             )
 
     def _get(self, route: str) -> bytes:
-        return self._transport.get_document(self.root + route).body
+        return bytes(self._transport.get_document(self.root + route).body)
 
 
 def writable_in_url(identifier: str) -> bool:

@@ -45,7 +45,7 @@ class CatalogFile:
         """Say whether there is a file, for a collection of more than some pages."""
         if page.matched is not None and page.matched <= _FEW:
             return False
-        if not all(b"/download/" in item.document for item in page.items[:1]):
+        if not all(b"/download/" in bytes(item.document) for item in page.items[:1]):
             return False  # not MLHub's links: the file's would be other ones, under other names
         try:
             return self._source.has_catalog_file(self._dataset.id)

@@ -20,6 +20,7 @@ from mlhubfs.errors import BadAnswer
 
 _log = logging.getLogger("mlhubfs.catalog")
 T = TypeVar("T")
+Json = bytes | msgspec.Raw
 LONG_AGO = 1e-9
 """On the monotonic clock: when an item was asked for that the index kept, before this process."""
 _CUT = re.compile(r"/download/\.\.\.$|[?&][^=&#]+=\.\.\.(?:[&#]|$)")  # as `index_documents` cuts
@@ -127,7 +128,8 @@ class Listed(msgspec.Struct, frozen=True, gc=False):
     id: str
     modified: float
     """POSIX seconds of the item's datetime, or 0."""
-    document: bytes
+    document: Json
+    """On a page a view of that, lest each page be held twice."""
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -226,7 +228,7 @@ def parse_collection(body: bytes, fetched: float) -> Collection:
     return Collection(raw.id, _extent_time(raw.extent), _assets(raw.assets), bytes(body), fetched)
 
 
-def parse_item(body: bytes, fetched: float) -> Item:
+def parse_item(body: Json, fetched: float) -> Item:
     """Return one STAC Item."""
     raw = _decode(body, _RawItem, "a STAC Item")
     properties = raw.properties or _RawProperties()
@@ -234,7 +236,7 @@ def parse_item(body: bytes, fetched: float) -> Item:
     return Item(raw.id, modified, _assets(raw.assets), bytes(body), fetched)
 
 
-def parse_page(body: bytes, fetched: float) -> Page:
+def parse_page(body: bytes | bytearray, fetched: float) -> Page:
     """Return one page of a `GET /collections/{id}/items` answer, a FeatureCollection."""
     raw = _decode(body, _RawPage, "a page of items")
     following = next((link.href for link in raw.links or () if link.rel == "next"), None)
@@ -252,11 +254,11 @@ def parse_archived(body: bytes, mend: Callable[[bytes], bytes]) -> Listed:
     return _to_listed(raw, before + mend(assets) + after if found else body)
 
 
-def _listed(body: Any) -> Listed:
-    return _to_listed(_decode(body, _RawListed, "a STAC Item"), bytes(body))
+def _listed(body: msgspec.Raw) -> Listed:
+    return _to_listed(_decode(body, _RawListed, "a STAC Item"), body)
 
 
-def _to_listed(raw: _RawListed, document: bytes) -> Listed:
+def _to_listed(raw: _RawListed, document: Json) -> Listed:
     if bytes(memoryview(raw.assets)[:1]) not in {b"{", b"n"}:
         raise BadAnswer("the server's answer is not a STAC Item: its assets are no object")
     properties = raw.properties
@@ -277,7 +279,7 @@ def parse_time(text: object) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def _decode(body: bytes, kind: type[T], meant: str) -> T:
+def _decode(body: Json | bytearray, kind: type[T], meant: str) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -9,7 +9,7 @@ whoever lists a directory often reads in it next: that must not cost a request a
 import threading
 from collections import deque
 
-from mlhubfs.catalog.models import Item, Page, parse_item
+from mlhubfs.catalog.models import Item, Json, Page, parse_item
 
 
 class Recent:
@@ -18,7 +18,7 @@ class Recent:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._lock = threading.Lock()
-        self._pages: deque[tuple[str, Page, dict[str, bytes]]] = deque()
+        self._pages: deque[tuple[str, Page, dict[str, Json]]] = deque()
         self._size = 0
 
     def learn(self, collection: str, page: Page) -> None:

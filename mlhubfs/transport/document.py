@@ -19,14 +19,14 @@ LIMIT = 256 << 20
 """Bytes of a decoded document. The largest seen is a catalog of 90 MB; more than this is a mistake,
 or 1,000 times its compressed size and meant to fill the memory."""
 
-PIECE = 1 << 20
-"""Bytes of the body read at a time: documents are mostly smaller, so that one read takes it."""
+PIECE = 256 << 10
+"""Bytes of the body read at a time."""
 
 
 class Document(NamedTuple):
     """The body of an answer, and where it came from."""
 
-    body: bytes
+    body: bytes | bytearray
     """As the server meant it, decompressed."""
 
     url: str
@@ -41,7 +41,7 @@ def document(response: requests.Response) -> Document:
     if is_html(response):
         what = f"{where} answered a web page instead of JSON: is this the root of an API?"
         raise Failed(BadAnswer, what, tries=LIE)
-    body = _read(response, where)
+    body: bytes | bytearray = _read(response, where)
     coding = response.headers.get("Content-Encoding", "").strip().lower()
     if coding in {"gzip", "x-gzip"}:
         body = _gunzip(body, where)
@@ -51,22 +51,20 @@ def document(response: requests.Response) -> Document:
     return Document(body, str(response.url))
 
 
-def _read(response: requests.Response, where: str) -> bytes:
+def _read(response: requests.Response, where: str) -> bytearray:
     declared = declared_length(response)
-    pieces: list[bytes] = []
-    came = 0
+    body = bytearray()  # grows in place: pieces and their sum would be twice the memory
     while piece := response.raw.read(PIECE):
-        pieces.append(piece)
-        came += len(piece)
-        if came > LIMIT:
+        body += piece
+        if len(body) > LIMIT:
             raise _too_large(where)
-    if declared is not None and came != declared:
-        what = f"{where} broke off after {came} of {declared} bytes"
+    if declared is not None and len(body) != declared:
+        what = f"{where} broke off after {len(body)} of {declared} bytes"
         raise Failed(Unavailable, what, tries=TRANSIENT)
-    return b"".join(pieces)
+    return body
 
 
-def _gunzip(packed: bytes, where: str) -> bytes:
+def _gunzip(packed: bytes | bytearray, where: str) -> bytes:
     """Return what `packed` holds. urllib3 would not notice a stream that is cut short."""
     pieces: list[bytes] = []
     room = LIMIT + 1
