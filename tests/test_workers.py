@@ -192,6 +192,30 @@ def test_a_worker_is_not_asked_whether_its_reader_has_gone(made: Callable[..., W
     assert ident not in asked
 
 
+def test_what_was_begun_runs_once_and_is_waited_for(workers: Workers) -> None:
+    """By whoever asks, as often as they ask; its error too."""
+    task = Task()
+    result = workers.begin(task)
+    assert task.began.wait(30)
+    task.release.set()
+    assert [result(), result()] == ["result"] * 2
+    assert task.runs == 1
+    with pytest.raises(ZeroDivisionError):
+        workers.begin(lambda: 1 / 0)()
+
+
+def test_a_worker_runs_what_it_began_if_nobody_has_come_to_it(
+    made: Callable[..., Workers],
+) -> None:
+    """The only worker would wait for itself else."""
+    workers = made(limit=1)
+
+    def begin_and_wait() -> str:
+        return workers.begin(lambda: "result")()
+
+    assert workers.once("outer", begin_and_wait) == "result"
+
+
 def test_closing_lets_every_waiter_go(made: Callable[..., Workers]) -> None:
     """Waiters of running and of queued work get Interrupted, and nothing new begins."""
     workers = made(limit=1)

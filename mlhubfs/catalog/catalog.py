@@ -256,7 +256,7 @@ class Catalog:
     def _make_bulk(self, collection_id: str, index: AnyIndex) -> CatalogFile | None:
         for dataset in self._last_datasets.values():
             if collection_id in dataset.collection_ids:
-                return CatalogFile(self._source, dataset, index)
+                return CatalogFile(self._source, dataset, index, self._workers.begin)
         return None
 
     def _load_datasets(self) -> dict[str, Dataset]:

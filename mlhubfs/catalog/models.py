@@ -250,8 +250,12 @@ def parse_archived(body: bytes, mend: Callable[[bytes], bytes]) -> Listed:
     """Return what a listing needs of one STAC Item, the JSON of its assets mended."""
     raw = _decode(body, _RawListed, "a STAC Item")
     assets = bytes(raw.assets)
-    before, found, after = body.partition(assets)
-    return _to_listed(raw, before + mend(assets) + after if found else body)
+    at = body.find(assets[:_TELLING])
+    if not body.startswith(assets, at):
+        at = body.find(assets)
+    if at < 0:
+        return _to_listed(raw, body)  # it has none
+    return _to_listed(raw, body[:at] + mend(assets) + body[at + len(assets) :])
 
 
 def _listed(body: msgspec.Raw) -> Listed:

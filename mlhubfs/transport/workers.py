@@ -20,7 +20,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from mlhubfs.errors import Interrupted
 
@@ -30,6 +30,13 @@ T = TypeVar("T")
 # of readers that were killed: a host that stalls holds each up until its deadline. Threads are
 # started as they are needed; one that waits costs some 100 kB.
 LIMIT = 256
+
+
+class Begin(Protocol):
+    """Starts a task elsewhere, and returns what waits for its result, as `Workers.begin` does."""
+
+    def __call__(self, task: Callable[[], T], /) -> Callable[[], T]:
+        """Start `task`."""
 
 
 class Workers:
@@ -101,6 +108,26 @@ class Workers:
                     self._land(key)
                     flight.future.set_exception(error)
         return flight.future
+
+    def begin(self, task: Callable[[], T]) -> Callable[[], T]:
+        """Start `task` on a worker; return the function that waits for what it returns.
+
+        A worker may wait as well: it runs a task itself that is still queued.
+        """
+        future: Future[T] = Future()
+        claimed = threading.Lock()
+
+        def run() -> None:
+            if claimed.acquire(blocking=False):
+                _settle(future, task)
+
+        def result() -> T:
+            if self._working():
+                run()
+            return self.wait(future)
+
+        self.submit(run)
+        return result
 
     def close(self) -> None:
         """Let every waiter go with `Interrupted`; work under way is left to the daemon threads."""
