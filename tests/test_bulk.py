@@ -146,6 +146,18 @@ class TestCatalogFile:
         ]
         assert rooms.catalog.problems() == []
 
+    def test_the_first_names_do_not_wait_for_the_file(self, host, rooms):
+        """Whether there is one is asked behind them."""
+        serve(host, "abcdefgh", "abcdefgh")
+        go = host.hold()
+        host.on("/v1/catalog/d/info", answer({"dataset": "d"}, hold=go))
+        rooms.catalog.datasets()
+        found = rooms.catalog.listing("c").iterate()
+        assert next(found)[0] == "a"
+        host.wait_for("/v1/catalog/d/info")
+        go.set()
+        assert "a" + "".join(one for one, _ in found) == "abcdefgh"
+
     def test_a_small_collection_comes_by_pages(self, host, rooms):
         """The file has all of the dataset: it is not worth it for some pages."""
         serve(host, "abcd", "abcd")

@@ -91,8 +91,9 @@ class Walker:
                 return True  # it has come further since
             page = self._step(index, claim)
             bulk, self._bulk = self._bulk, None
-            if bulk and page and page.next and claim.walk.pages == 1 and bulk.is_worth(page):
-                self._later(partial(self._load, index, claim, bulk, ending.pop_all()))
+            if bulk and page and page.next and claim.walk.pages == 1:
+                # Elsewhere, for the names of the first page shall not wait for it.
+                self._later(partial(self._load, index, claim, bulk, page, ending.pop_all()))
         return True
 
     def refresh(self, index: AnyIndex, serving: Walk) -> bool:
@@ -155,7 +156,7 @@ class Walker:
         return page
 
     def _load(
-        self, index: AnyIndex, claim: AnyClaim, bulk: Bulk, ending: contextlib.ExitStack
+        self, index: AnyIndex, claim: AnyClaim, bulk: Bulk, page: Page, ending: contextlib.ExitStack
     ) -> None:
         """Let the quicker way bring the rest, as far as it goes; what it lacks, pages bring."""
         with ending:
@@ -196,6 +197,8 @@ class Walker:
             more = walk.count - walk.passed
             problem = (
                 f"the server listed {walk.passed} items when asked again, and {more} more before"
+            if not bulk.is_worth(page):
+                return
             )
         if problem:
             _log.warning("the listing of %s is incomplete: %s", self.name, problem)
