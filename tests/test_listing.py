@@ -365,6 +365,23 @@ class TestAge:
 
     @pytest.mark.promise(
         "A complete listing that is older than `ttl` is shown at once, and compared with the "
+    @pytest.mark.promise(
+        "What changed elsewhere is found when the listing is a thousand times as old as its walk "
+        "took: then it is walked anew in any case."
+    )
+    def test_what_changed_behind_the_first_page_is_found_in_the_end(self, process):
+        """Though the first page and the count are the same."""
+        clock, fetch = Clock(), Script(dict(THREE))
+        made = process(fetch, clock=clock)
+        assert made.listing().reach(0)
+        clock.now += 60
+        assert names(made.listing()) == "abcde"
+        fetch.pages = THREE | {"2": ("cX", "3", 5)}
+        for seconds, expected in ((60_000, "abcde"), (1, "abcXe")):
+            clock.now += seconds
+            made.listings.refresh("c")
+            assert names(made.listing()) == expected
+
         "server in the background by its first page and its count; if it has changed it is "
         "walked anew, and the next who opens the directory sees the new one."
     )

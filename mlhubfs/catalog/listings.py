@@ -2,8 +2,10 @@
 
 Owns the table of them. A listing that has come to its end serves until it is older than the time to
 live; then it serves on, while it is compared with the server in the background and, where it has
-changed, walked anew: the next who opens the directory sees the new one. One that could be kept in
-memory only is walked anew when it is old.
+changed, walked anew: the next who opens the directory sees the new one. What changed in its middle
+is not seen by that, so it is walked anew also when it is _LASTING times as old as its walk took:
+that costs a thousandth of the time, however large it is. One that could be kept in memory only is
+walked anew when it is old.
 
 *Threading.* Any thread; one lock, held for some queries of the index, never for the network.
 """
@@ -23,6 +25,8 @@ from mlhubfs.errors import IndexUnusable, Interrupted, MlhubfsError
 from mlhubfs.transport.workers import Workers
 
 _log = logging.getLogger("mlhubfs.catalog")
+_LASTING = 1000
+_LEAST_SECONDS = 1.0  # a walk is taken to have lasted, whatever the clock says
 _ENTERING_SECONDS = 0.01  # between the lock and the first row of another process's walk
 
 
@@ -82,7 +86,8 @@ class Listings:
         index = self._stored.index
         serving = index.serving(collection) if index else None
         if index and serving:
-            self._make_walker(collection, index).refresh(index, serving)
+            anew = self._has_lasted(serving)
+            self._make_walker(collection, index).refresh(index, serving, anew=anew)
             index.sweep()
 
     def problems(self) -> list[str]:
@@ -129,6 +134,11 @@ class Listings:
 
     def _is_old(self, listing: Listing) -> bool:
         return not 0 <= self._clock() - listing.touched < self._ttl
+
+    def _has_lasted(self, serving: Walk) -> bool:
+        finished = serving.finished or 0.0
+        took = max(_LEAST_SECONDS, finished - serving.started)
+        return self._clock() - finished > _LASTING * took
 
     def _refresh_quietly(self, collection: str) -> None:
         try:

@@ -96,13 +96,13 @@ class Walker:
                 self._later(partial(self._load, index, claim, bulk, page, ending.pop_all()))
         return True
 
-    def refresh(self, index: AnyIndex, serving: Walk) -> bool:
+    def refresh(self, index: AnyIndex, serving: Walk, *, anew: bool = False) -> bool:
         """See whether a finished walk is still what the server lists; if not, walk it anew.
 
-        The first page and the count are compared; a collection of one page is always taken anew.
-        Returns False where another is at it.
+        The first page and the count are compared, unless it is to be walked `anew` in any case; a
+        collection of one page always is. Returns False where another is at it.
         """
-        if not serving.problem:
+        if not serving.problem and not anew:
             page = self._pager.page(None)
             if _is_same(index, serving, page):
                 index.confirm(serving.number, matched=page.matched)
