@@ -89,7 +89,7 @@ def names(listing, start=0):
 
 class TestReading:
     @pytest.mark.promise(
-        "Each further page is asked for when a reader takes the names of the one before it."
+        "Each further page is asked for when a reader wants names of the one before it."
     )
     def test_the_first_names_come_after_the_first_page(self, walk):
         """No page is asked for before a name is wanted; then one, and one ahead."""
@@ -100,6 +100,17 @@ class TestReading:
         assert listing.reach(3)
         assert fetch.asked == [None, "2"]
         assert (len(listing), listing.complete) == (4, False)
+
+    def test_a_page_that_was_asked_for_is_stored_though_its_reader_has_gone(self, walk):
+        """And no more are asked for."""
+        listing, fetch = walk({None: ("ab", "2", 8), "2": ("cd", "3", 8), "3": ("ef", "4", 8),
+                               "4": ("gh", None, 8)})  # fmt: skip
+        found = listing.iterate()
+        assert "".join(next(found)[0] for _ in range(3)) == "abc"
+        found.close()
+        assert listing.reach(5)
+        assert fetch.asked == [None, "2", "3"]
+        assert (len(listing), listing.complete) == (6, False)
 
     def test_asking_whether_there_is_a_name_reads_nothing_ahead(self, walk):
         """A collection.json needs to know whether there are more than 1000, and nothing else."""
@@ -354,17 +365,6 @@ class TestAge:
         made.listings.refresh("c")
         assert names(made.listing()) == "".join(ids for ids, _, _ in change.values())
 
-    def test_a_collection_of_one_page_is_always_taken_anew(self, process):
-        """It costs no more than to compare, and finds what changed within an item."""
-        fetch = Script({None: ("ab", None, 2)})
-        made = process(fetch)
-        assert names(made.listing()) == "ab"
-        fetch.pages = {None: ("ac", None, 2)}
-        made.listings.refresh("c")
-        assert names(made.listing()) == "ac"
-
-    @pytest.mark.promise(
-        "A complete listing that is older than `ttl` is shown at once, and compared with the "
     @pytest.mark.promise(
         "What changed elsewhere is found when the listing is a thousand times as old as its walk "
         "took: then it is walked anew in any case."
@@ -382,6 +382,17 @@ class TestAge:
             made.listings.refresh("c")
             assert names(made.listing()) == expected
 
+    def test_a_collection_of_one_page_is_always_taken_anew(self, process):
+        """It costs no more than to compare, and finds what changed within an item."""
+        fetch = Script({None: ("ab", None, 2)})
+        made = process(fetch)
+        assert names(made.listing()) == "ab"
+        fetch.pages = {None: ("ac", None, 2)}
+        made.listings.refresh("c")
+        assert names(made.listing()) == "ac"
+
+    @pytest.mark.promise(
+        "A complete listing that is older than `ttl` is shown at once, and compared with the "
         "server in the background by its first page and its count; if it has changed it is "
         "walked anew, and the next who opens the directory sees the new one."
     )

@@ -15,6 +15,7 @@ from mlhubfs.catalog.index_memory import MemoryIndex
 from mlhubfs.catalog.pager import FIRST, Pager
 from mlhubfs.catalog.walker import MOST_EMPTY_PAGES, Walker
 from mlhubfs.errors import Busy, Denied, MlhubfsError, Rejected, TimedOut, Unavailable, WalkGone
+from mlhubfs.transport.workers import Workers
 
 ROOT = "http://h/v1"
 
@@ -26,6 +27,13 @@ def index(request, tmp_path):
         return
     with contextlib.closing(Index(tmp_path / "i" / "s", root=ROOT, strip=stripper(ROOT))) as made:
         yield made
+
+
+@pytest.fixture
+def workers():
+    workers = Workers()
+    yield workers
+    workers.close()
 
 
 def walk(index, fetch, *, most=100):
@@ -113,6 +121,95 @@ class TestEnds:
         fetch = Script({None: ("abc", None, None)})
         assert walk(index, fetch).problem is None
         assert fetch.asked == [None]
+
+
+class TestAhead:
+    """One page on the wire while another is stored."""
+
+    @pytest.fixture
+    def walked(self, workers):
+        """A walk of four pages of two: the walker, its index, and what was asked."""
+        fetch = Script({None: ("ab", "2", 8), "2": ("cd", "3", 8), "3": ("ef", "4", 8),
+                        "4": ("gh", None, 8)})  # fmt: skip
+        index = MemoryIndex()
+        index.begin("c")
+        return Walker("c", Pager(fetch, most=100, begin=workers.begin)), index, fetch
+
+    def advance(self, walker, index, times=1):
+        for _ in range(times):
+            assert walker.advance(index, index.under_way("c"))
+
+    def test_who_waits_for_a_page_has_the_next_one_asked_before_it_is_stored(self, workers):
+        """The server works while we do."""
+        seen = []
+        fetch = Script({None: ("ab", "2", 5), "2": ("cd", "3", 5), "3": ("e", None, 5)})
+        index = MemoryIndex()
+        index.begin("c")
+        walker = Walker(
+            "c",
+            Pager(fetch, most=100, begin=workers.begin),
+            learn=lambda _: seen.append((walker.is_ahead, index.under_way("c").count)),
+        )
+        self.advance(walker, index)
+        walker.want(2)
+        self.advance(walker, index, 2)
+        assert seen == [(False, 0), (True, 2), (False, 4)]
+        assert fetch.asked == [None, "2", "3"]
+
+    def test_no_page_is_asked_for_while_nobody_wants_the_one_before_it(self, walked):
+        """Behind the first page, and behind those that no reader waits for."""
+        walker, index, fetch = walked
+        walker.want(0)
+        for _ in range(3):
+            self.advance(walker, index)
+            assert not walker.is_ahead
+        assert fetch.asked == [None, "2", "3"]
+
+    def test_a_reader_who_comes_later_has_the_next_page_asked_then(self, walked):
+        """While a page that nobody had waited for is stored, or after; once."""
+        walker, index, fetch = walked
+        self.advance(walker, index, 2)
+        walker.want(2)
+        assert walker.is_ahead
+        walker.want(3)
+        self.advance(walker, index)
+        assert fetch.asked == [None, "2", "3"]
+
+    def test_a_page_ahead_that_is_not_the_next_any_more_is_dropped(self, walked):
+        """Another process has begun again."""
+        walker, index, _ = walked
+        self.advance(walker, index)
+        walker.want(2)
+        self.advance(walker, index)
+        with index.claim("c") as claim:
+            claim.rewind()
+        self.advance(walker, index)
+        walk = index.under_way("c")
+        assert (walk.cursor, walk.pages, walk.count) == ("2", 1, 4)
+        assert not walker.is_ahead
+
+    def test_a_loop_is_not_followed_ahead(self, workers):
+        """A link that was seen before is asked for by nobody."""
+        fetch = Script({None: ("ab", "2", None), "2": ("cd", "2", None)})
+        walker, index = Walker("c", Pager(fetch, most=100, begin=workers.begin)), MemoryIndex()
+        index.begin("c")
+        self.advance(walker, index)
+        walker.want(2)
+        self.advance(walker, index)
+        assert fetch.asked == [None, "2"]
+        assert "leads back" in index.serving("c").problem
+
+    def test_the_error_of_a_page_ahead_is_told_to_who_takes_it(self, walked):
+        """And the page is asked for again after that."""
+        walker, index, fetch = walked
+        fetch.pages["3"] = [Unavailable("down"), fetch.pages["3"]]
+        self.advance(walker, index)
+        walker.want(2)
+        self.advance(walker, index)
+        with pytest.raises(Unavailable):
+            self.advance(walker, index)
+        self.advance(walker, index)
+        assert index.under_way("c").count == 6
 
 
 class TestRewinding:
@@ -301,11 +398,11 @@ class TestPageSizes:
         assert asked == [FIRST, 1000, 10_000, 10_000]
 
     def test_a_page_fits_the_memory(self):
-        """1,000 items of 7 kB, however many the server would give."""
+        """2,400 items of 7 kB, however many the server would give."""
         pager, asked = self.pages(10_000, size=7000)
         for _ in range(3):
             pager.page("x")
-        assert asked == [FIRST, 1000, 1048]
+        assert asked == [FIRST, 1000, 2396]
 
     @pytest.mark.parametrize("error", [Rejected, Unavailable, TimedOut, Busy])
     def test_a_size_that_is_refused_is_halved(self, error):

@@ -39,9 +39,9 @@ from mlhubfs.errors import BadAnswer, MlhubfsError, NotFound, Offline, Unavailab
 from mlhubfs.transport.workers import Workers
 
 # A page of MLHub's is 630 kB, an item 6.3 kB. Without an index: the items of the pages last read,
-# about 10,000; with one only their links are missed, so those of two pages must do.
+# about 10,000; with one only their links are missed, so those of the first 1,100 must do.
 _PAGE_BYTES = 64 << 20
-_PAGE_BYTES_INDEXED = 16 << 20
+_PAGE_BYTES_INDEXED = 8 << 20
 _ITEM_BYTES = 16 << 20
 _ASSET_BYTES = 500  # what an asset takes in memory, over its JSON
 _COLLECTIONS = 2000  # the largest public catalogs have some hundreds
@@ -247,7 +247,7 @@ class Catalog:
 
         return Walker(
             collection_id,
-            Pager(ask, most=self._page_size),
+            Pager(ask, most=self._page_size, begin=self._workers.begin),
             bulk=self._make_bulk(collection_id, index),
             later=self._workers.submit,
             learn=lambda page: self._recent.learn(collection_id, page),

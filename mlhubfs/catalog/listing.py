@@ -4,9 +4,10 @@ Owns one generation of a collection's names while anybody reads them: what is kn
 takes it further, and the going on in memory where the index on disk fails. Does not judge pages:
 `walker`.
 
-A page is asked for when a reader takes names of the last one that is known: one is read ahead, no
-more, and one reader's page is all readers' page, those of other processes too. Where another
-process is at it, its progress is looked for in the index every _LOOK_SECONDS.
+A page is asked for when a reader wants names of the one before it: one is read ahead, no more, and
+one reader's page is all readers' page, those of other processes too. Whatever was asked for is
+stored, though its reader may have gone. Where another process is at it, its progress is looked for
+in the index every _LOOK_SECONDS.
 
 *Threading.* Any thread may iterate; pages come in a flight of the workers. What is known is one
 immutable Walk, replaced as a whole.
@@ -97,8 +98,7 @@ class Listing:
     def iterate(self, start: int = 0) -> Iterator[tuple[str, float]]:
         """Yield (id, POSIX time) from the item number `start` on, fetching pages as needed."""
         position = start
-        while self.reach(position):
-            self._read_ahead(position)
+        while self._come_to(position):
             index = self._index
             try:
                 batch = self._batch(position)
@@ -120,8 +120,7 @@ class Listing:
         if isinstance(index, MemoryIndex):
             raise IndexUnusable(f"the listing of {self.name} is in memory only")
         position = 0
-        while self.reach(position):
-            self._read_ahead(position)
+        while self._come_to(position):
             batch = index.documents(number, position)
             if not batch:
                 raise IndexUnusable(f"the listing of {self.name} goes on in memory")
@@ -133,23 +132,26 @@ class Listing:
         walk = self._walk
         if walk.state != "walking":
             return position < walk.count
-        self._walker.pulled = time.monotonic()
         while position >= walk.count and walk.state == "walking":
             self._raise_failure()
             try:
-                self._workers.once(self._key, lambda seen=walk: self._advance(seen))  # type: ignore[misc]
+                self._workers.once(self._key(walk), lambda seen=walk: self._advance(seen))  # type: ignore[misc]
             except MlhubfsError:
                 self._failed = None
                 raise
             walk = self._walk
         return position < walk.count
 
-    def _read_ahead(self, position: int) -> None:
-        """Have the next page asked for, where the reader is at the last one that is known."""
+    def _come_to(self, position: int) -> bool:
+        """As `reach`, for one who reads on: at the last page that is known the next is fetched."""
+        self._walker.want(position)
+        if not self.reach(position):
+            return False
         walk = self._walk
         if position >= self._ahead and walk.state == "walking":
             self._ahead = walk.count
-            self._workers.flight(self._key, lambda: self._advance(walk))
+            self._workers.flight(self._key(walk), lambda: self._advance(walk))
+        return True
 
     def _raise_failure(self) -> None:
         """Raise what became of the page that was to be read ahead, unless that is long ago."""
@@ -166,7 +168,6 @@ class Listing:
     def _bind(self, index: AnyIndex, walk: Walk) -> None:
         self._index = index
         self._walk = walk
-        self._key = f"walk {id(self)}"
         # An open directory may outlive the serving of its walk: it is held until the last reader of
         # this object has gone.
         weakref.finalize(self, index.hold(walk.number).release)
@@ -183,6 +184,14 @@ class Listing:
         except MlhubfsError as error:
             self._failed = (time.monotonic(), error)
             raise
+        walk = self._walk
+        if self._walker.is_ahead and walk.state == "walking":
+            self._workers.submit(
+                lambda: self._workers.flight(self._key(walk), lambda: self._advance(walk))
+            )
+
+    def _key(self, seen: Walk) -> str:
+        return f"walk {id(self)} {seen.number} {seen.rewinds} {seen.pages}"
 
     def _await_progress(self, index: AnyIndex, seen: Walk) -> None:
         deadline = time.monotonic() + self._patience

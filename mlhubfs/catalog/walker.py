@@ -13,12 +13,17 @@ What looks simple and is not:
 3. A walk that ends with a problem must not replace a better one.
 4. A last page that is as full as it could be, from a server that does not count, may be the last,
    or the server may forget its links: half of it is asked for, and should link to the rest.
+5. A reader who waits for a page waits for the one behind it next. So that is on its way while this
+   one is stored: never more than one, and none behind the first, before which names are wanted soon
+   and the quicker way is not looked into.
 
 *Threading.* Who calls `advance` is given the claim for that page; any thread, any process.
 """
 
 import contextlib
 import logging
+import sys
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -72,10 +77,25 @@ class Walker:
         self._bulk = bulk
         self._later = later
         self._learn = learn
+        self._lock = threading.Lock()
+        self._wanted = -1
+        self._behind: tuple[int, str] | None = None
         self._pass = (0, 0)
         self._seen: set[int] = set()
         self._empty_pages = 0
         self._rewound: int | None = None
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether a page was asked for that is still to be stored."""
+        return self._pager.is_ahead
+
+    def want(self, position: int) -> None:
+        """Note that a reader has come to that position, and reads on."""
+        self.pulled = time.monotonic()
+        with self._lock:
+            self._wanted = max(self._wanted, position)
+            self._look_ahead()
 
     def advance(self, index: AnyIndex, seen: Walk) -> bool:
         """Take a walk one page further than `seen`; False where another, or a process, is at it.
@@ -111,6 +131,7 @@ class Walker:
         if claim is None:
             return False
         with claim:
+            self.want(sys.maxsize)
             number = claim.walk.number
             while (claim.walk.number, claim.walk.state) == (number, "walking"):
                 self._step(index, claim)
@@ -125,6 +146,8 @@ class Walker:
         if walk.at_end:  # the process that had its last page was killed before it could say so
             self._end(index, claim, _shortage(walk))
             return None
+        with self._lock:
+            self._behind = None  # it is asked for now
         try:
             page = self._pager.page(walk.cursor)
             forgets = page.next is None and page.matched is None and walk.matched is None
@@ -137,6 +160,7 @@ class Walker:
                 return None
             claim.fail(str(error))
             raise
+        self._note_next(walk.count, page.next)
         self._learn(page)
         passed = walk.passed
         walk = claim.append(page.items, cursor=page.next, matched=page.matched)
@@ -155,11 +179,26 @@ class Walker:
             self._seen.add(hash(page.next))
         return page
 
+    def _note_next(self, position: int, cursor: str | None) -> None:
+        """Note the link of a page whose first item has that position; see 5."""
+        if position and cursor and hash(cursor) not in self._seen:
+            with self._lock:
+                self._behind = (position, cursor)
+                self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        if self._behind and self._wanted >= self._behind[0]:
+            _, cursor = self._behind
+            self._behind = None
+            self._pager.ahead(cursor)
+
     def _load(
         self, index: AnyIndex, claim: AnyClaim, bulk: Bulk, page: Page, ending: contextlib.ExitStack
     ) -> None:
         """Let the quicker way bring the rest, as far as it goes; what it lacks, pages bring."""
         with ending:
+            if not bulk.is_worth(page):
+                return
             try:
                 is_all = bulk.load(claim, lambda: time.monotonic() - self.pulled < _WANTED_SECONDS)
             except Interrupted:
@@ -197,8 +236,6 @@ class Walker:
             more = walk.count - walk.passed
             problem = (
                 f"the server listed {walk.passed} items when asked again, and {more} more before"
-            if not bulk.is_worth(page):
-                return
             )
         if problem:
             _log.warning("the listing of %s is incomplete: %s", self.name, problem)
