@@ -22,6 +22,7 @@ from mlhubfs.catalog.models import Asset
 
 LONGEST = 255  # bytes of a name, by Linux's NAME_MAX
 _UNSAFE = re.compile(r"[/%\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")  # most ids: their own names
 _CUT = re.compile(r"~[0-9a-f]{16}(\.[A-Za-z0-9.]{1,12})?$")
 _SUFFIX = re.compile(r"(\.tar)?\.[A-Za-z][A-Za-z0-9]{0,9}$")
 
@@ -68,6 +69,8 @@ def encode(identifier: str, reserved: frozenset[str] = frozenset(), extension: s
 
     `extension` (with its dot, or empty) is appended, and outlives a cut.
     """
+    if not extension and _PLAIN.fullmatch(identifier) and identifier not in reserved:
+        return identifier
     name = _UNSAFE.sub(_percent, identifier)
     if name[:1] in {"@", "."}:
         name = _percent_character(name[0]) + name[1:]
