@@ -243,15 +243,16 @@ class Server:
         self._keep = keep
         self._catalog = catalog
         self._requests = Counter[str]()
-        size = catalog.stat().st_size if catalog else 0
         fixed = {
             "": _landing(root),
             "/datasets": [_DATASET],
             f"/datasets/{DATASET}": _DATASET,
             "/collections": {"collections": [_collection(root)], "links": []},
             f"/collections/{COLLECTION}": _collection(root),
-            f"/catalog/{DATASET}/info": {"dataset": DATASET, "stac_catalog_size": size},
         }
+        if catalog:
+            size = catalog.stat().st_size
+            fixed[f"/catalog/{DATASET}/info"] = {"dataset": DATASET, "stac_catalog_size": size}
         self._fixed = {path: json.dumps(value).encode() for path, value in fixed.items()}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
