@@ -52,9 +52,9 @@ def _parse_count(text: str) -> int:
 
 
 def _parse_flag(text: str) -> bool:
-    if text not in {"", "true", "false"}:
-        raise ValueError("takes no value, or true or false")
-    return text != "false"
+    if text not in {"", "on", "off", "true", "false"}:
+        raise ValueError("takes no value, or on or off")
+    return text not in {"off", "false"}
 
 
 def _parse_binding(text: str) -> str:
@@ -100,6 +100,12 @@ class Config:
     )
     memory: int = _option(
         256 << 20, parse_size, "most bytes of blocks in memory, those on their way included", "256M"
+    )
+    guess: bool = _option(
+        True,
+        _parse_flag,
+        "fetch early the small files that the same program read in the item before",
+        "on",
     )
     ttl: float = _option(
         300.0,

@@ -75,6 +75,7 @@ def _serve(
         operations = Operations(
             served.tree,
             started=lambda: started(served.notices),
+            caller=binding.caller,
             later=served.network.submit,
             invalidate=binding.invalidate,
         )

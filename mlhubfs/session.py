@@ -33,6 +33,7 @@ from mlhubfs.errors import (
 from mlhubfs.transport.client import Transport
 from mlhubfs.transport.workers import Workers
 from mlhubfs.tree.documents import scrubber
+from mlhubfs.tree.guesses import Guesses
 from mlhubfs.tree.root import Tree
 from mlhubfs.tree.surroundings import Surroundings
 
@@ -100,15 +101,19 @@ def open_session(
         notices = [_check(source, catalog, config)]
         if cache is None:
             notices.append(f"{config.cache_dir} cannot be used: nothing is kept between mounts")
-        tree = Tree(
-            Surroundings(catalog, content, scrubber(config.source), show_views=config.show_views)
+        around = Surroundings(
+            catalog,
+            content,
+            scrubber(config.source),
+            show_views=config.show_views,
+            guesses=Guesses() if config.guess else None,
         )
         if index is None:
             notices.append(f"{config.cache_dir} has no room for listings: they are not kept")
         else:
             network.submit(partial(_sweep, index))
         told = tuple(one for one in notices if one)
-        yield Session(tree, catalog, network, transport, cache, index, told)
+        yield Session(Tree(around), catalog, network, transport, cache, index, told)
     finally:
         network.close()
         disk.close()

@@ -51,7 +51,7 @@ class Rooms(contextlib.ExitStack):
     def __init__(
         self, host: FaultyServer, *, cache=None, api_key=None, page_size=100, interrupted=None,
         ttl=300.0, negative_ttl=60.0, content_ttl=86400.0, budget=256 << 20, clock=time.time,
-        index=None, offline=False, show_views=False,
+        index=None, offline=False, show_views=False, guesses=None,
     ):  # fmt: skip
         super().__init__()
         self.root = f"{host.url}/v1"
@@ -78,9 +78,14 @@ class Rooms(contextlib.ExitStack):
             budget=budget,
             clock=clock,
         )
-        self.tree = Tree(
-            Surroundings(self.catalog, self.content, scrubber(self.root), show_views=show_views)
+        around = Surroundings(
+            self.catalog,
+            self.content,
+            scrubber(self.root),
+            show_views=show_views,
+            guesses=guesses,
         )
+        self.tree = Tree(around)
         if self.index:
             self.callback(self.index.close)
         if isinstance(self.cache, DiskCache):

@@ -3,11 +3,13 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import mounted as mounts
 import pytest
 import rasterio
+from commands import until
 
 import mlhubfs
 from mlhubfs.server.run import LocalServer
@@ -227,3 +229,28 @@ def test_a_file_of_some_megabytes_costs_two_ranges(root, seen):
             raster.read(1, window=((row, row + 256), (row, row + 256)))
     ranges = [extent for name, extent in seen.lines if name.endswith("/image.tif")]
     assert ranges == ["bytes=0-131071", f"bytes=131072-{path.stat().st_size - 1}"]
+
+
+def test_a_loader_gets_the_bands_of_an_item_together(server, mounted, binding):
+    """A program that has read two bands of an item gets the second band of the next unasked.
+
+    A thread of its own is a program of its own, and costs only what it reads.
+    """
+    first, second, third = sorted(SAMPLE.glob(f"{SOURCES}/*"))[:3]
+    with mounted(server.root_url, binding=binding) as mount:
+        folder = mount.path / SOURCES
+        script = "import sys; [open(path, 'rb').read() for path in sys.argv[1:]]"
+        read = [folder / first.name / "B02.tif", folder / first.name / "B03.tif"]
+        seen = Seen(server)
+        with seen:
+            run = [sys.executable, "-c", script, *read, folder / second.name / "B02.tif"]
+            subprocess.run(run, check=True)
+            (folder / third.name / "B02.tif").read_bytes()
+            guessed = f"/{second.name}/B03.tif"
+            until(lambda: any(line.path.endswith(guessed) for line in server.requests), guessed)
+    chips = sorted("/".join(path.split("/")[-2:]) for path in seen.paths if path.endswith(".tif"))
+    assert chips == [
+        f"{first.name}/B02.tif", f"{first.name}/B03.tif",
+        f"{second.name}/B02.tif", f"{second.name}/B03.tif",
+        f"{third.name}/B02.tif",
+    ]  # fmt: skip

@@ -12,6 +12,7 @@ storage answers with another one, the read fails with Changed, and the next open
 interruptibly: a network that hangs must not keep what is on disk from being read.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -23,8 +24,11 @@ from mlhubfs.content.blocks import BLOCK, EXTENT, blocks_of
 from mlhubfs.content.origin import Origin, VersionCache
 from mlhubfs.content.readahead import Readahead
 from mlhubfs.content.store import BlockCache, BlockStore
+from mlhubfs.errors import MlhubfsError
 from mlhubfs.transport.client import Transport
 from mlhubfs.transport.workers import Workers
+
+_log = logging.getLogger("mlhubfs.content")
 
 
 class Cache(BlockCache, VersionCache, Protocol):
@@ -47,6 +51,7 @@ class Content:
         budget: int = 256 << 20,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._network = network
         self._store = BlockStore(cache, network=network, disk=disk, budget=budget)
         self._origin = Origin(
             transport,
@@ -72,12 +77,22 @@ class Content:
         """Start to find out the asset's version, if it is not known; returns at once."""
         self._origin.probe_ahead(asset)
 
+    def fetch_ahead(self, asset: AssetRef) -> None:
+        """Start to bring a small asset, of a larger one its first block; returns at once."""
+        self._network.submit(lambda: self._fetch_quietly(asset))
+
     def open(self, asset: AssetRef) -> "Reader":
         """Return a reader bound to the asset's present version."""
         version = self._origin.version(asset)
         return Reader(
             self._store, version, version.key(asset), partial(self._origin.fetch, asset, version)
         )
+
+    def _fetch_quietly(self, asset: AssetRef) -> None:
+        try:
+            self.open(asset).fetch_ahead()
+        except MlhubfsError as error:
+            _log.debug("fetch ahead: %s", error)
 
     def _keep(self, asset: AssetRef, version: Version, data: bytes) -> None:
         self._store.keep(version.key(asset), 0, data, version.size)
@@ -121,6 +136,12 @@ class Reader:
             return blocks[needed.start][start : start + stop - offset]
         joined = b"".join(blocks[number] for number in needed)
         return memoryview(joined)[start : start + stop - offset]
+
+    def fetch_ahead(self) -> None:
+        """Start to bring all of it, if it is small."""
+        if 0 < self.version.size <= EXTENT:
+            whole = blocks_of(0, self.version.size)
+            self._store.start(self._key, whole, self.version.size, self._fetch)
 
     def _small(self, needed: range) -> dict[int, memoryview]:
         blocks = self._store.peek(self._key, needed)

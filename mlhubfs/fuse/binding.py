@@ -147,6 +147,11 @@ class Binding:
         session = self._session
         return session is not None and session.interrupted()
 
+    def caller(self) -> int:
+        """Return the thread id of who waits for the calling thread's answer, 0 where unknown."""
+        session = self._session
+        return session.caller() if session else 0
+
     def elapsed(self) -> float:
         """Return for how many seconds the kernel has waited for the calling thread, else 0."""
         session = self._session

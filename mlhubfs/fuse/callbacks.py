@@ -101,6 +101,10 @@ class Callbacks:
             return False
         return self._libfuse.interrupted() or self._libfuse.exited(self.fuse)
 
+    def caller(self) -> int:
+        """Return the thread id of who waits for the calling thread's answer, 0 where unknown."""
+        return self._libfuse.caller() if get_ident() in self._serving else 0
+
     def elapsed(self) -> float:
         """Return for how many seconds the calling thread has been serving its request."""
         since = self._serving.get(get_ident())

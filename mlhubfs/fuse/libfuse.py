@@ -5,9 +5,9 @@ Owns a second ctypes handle to the libfuse that a binding uses. Does not mount.
 *Why by soname.* fusepy and mfusepy look with `find_library`, which runs ldconfig or gcc, and
 mfusepy takes libfuse 2 when both are there. The loader finds a soname without either.
 
-*Threading.* `current` and `interrupted` speak of the request that the calling thread serves, so
-they may only be called inside a callback of libfuse: in other threads libfuse dereferences NULL.
-The others may be called from any thread while the mount lives.
+*Threading.* `current`, `caller` and `interrupted` speak of the request that the calling thread
+serves, so they may only be called inside a callback of libfuse: in other threads libfuse
+dereferences NULL. The others may be called from any thread while the mount lives.
 """
 
 import ctypes
@@ -33,6 +33,17 @@ class Version(NamedTuple):
         return f"{self.major}.{self.minor}"
 
 
+class _Context(ctypes.Structure):
+    """The members of `struct fuse_context` that both versions have."""
+
+    _fields_ = (
+        ("fuse", ctypes.c_void_p),
+        ("uid", ctypes.c_uint32),
+        ("gid", ctypes.c_uint32),
+        ("pid", ctypes.c_int32),
+    )
+
+
 class Libfuse:
     """A loaded libfuse of either major version."""
 
@@ -40,7 +51,7 @@ class Libfuse:
         self.path = path
         self._library = ctypes.CDLL(path)
         self.version = parse_version(self._library.fuse_version())
-        self._library.fuse_get_context.restype = ctypes.POINTER(ctypes.c_void_p)
+        self._library.fuse_get_context.restype = ctypes.POINTER(_Context)
         self._library.fuse_exit.argtypes = [ctypes.c_void_p]
         if self.version.major == 3:
             self._library.fuse_get_session.argtypes = [ctypes.c_void_p]
@@ -52,8 +63,11 @@ class Libfuse:
 
     def current(self) -> int:
         """Return the address of the `struct fuse` whose callback this thread is in."""
-        # It is the first member of struct fuse_context.
-        return int(self._library.fuse_get_context().contents.value)
+        return int(self._library.fuse_get_context().contents.fuse)
+
+    def caller(self) -> int:
+        """Return the thread for which this thread's callback works; 0 from another namespace."""
+        return int(self._library.fuse_get_context().contents.pid)
 
     def interrupted(self) -> bool:
         """Whether who waits for the answer of this thread's callback has been interrupted."""

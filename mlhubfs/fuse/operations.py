@@ -97,7 +97,8 @@ class _OpenFile:
 class Operations:
     """The file system over `tree`.
 
-    `started` is called when the kernel is there. `later` runs a task on another thread.
+    `started` is called when the kernel is there. `caller` tells for which thread the kernel asks,
+    so that the tree knows who reads what. `later` runs a task on another thread.
     `invalidate` makes the kernel forget a path.
     """
 
@@ -106,11 +107,13 @@ class Operations:
         tree: Tree,
         *,
         started: Callable[[], None],
+        caller: Callable[[], int],
         later: Callable[[Callable[[], object]], object],
         invalidate: Callable[[str], bool],
     ) -> None:
         self._tree = tree
         self._started = started
+        self._caller = caller
         self._later = later
         self._invalidate = invalidate
         self._lock = threading.Lock()
@@ -142,7 +145,7 @@ class Operations:
     def open(self, path: str, flags: int) -> OpenFile:  # noqa: ARG002 - the mount is read-only
         """Open a file at the version that its server has now."""
         file = self._tree.file(path)
-        data = file.open()
+        data = file.open(self._caller())
         size, edition = file.attributes().size, data.edition
         with self._lock:
             if self._told.get(path, size) != size:

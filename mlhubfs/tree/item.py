@@ -7,12 +7,13 @@ refused without a request, and reading the directory asks storage for nothing.
 import posixpath
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from urllib.parse import quote, urljoin, urlsplit
 
 from mlhubfs.catalog.models import Asset, Item
 from mlhubfs.content.asset import AssetRef, Location
+from mlhubfs.content.blocks import EXTENT
 from mlhubfs.content.content import Content
 from mlhubfs.errors import NotFound
 from mlhubfs.tree import documents
@@ -88,16 +89,29 @@ class ItemDirectory(Directory):
         names = self._names(item)
         if name not in names:
             raise NotFound(f"{self._path} has no {name!r}")
+        asset = names[name]
         return AssetFile(
             self._around.content,
-            self._ref(names[name]),
-            size=names[name].size,
+            self._ref(asset),
+            size=asset.size,
             modified=item.modified,
             siblings=lambda: self._siblings.probe(
                 [self._ref(asset) for asset in names.values() if asset.size is None]
             ),
-            opened=self._siblings.opened,
+            opened=lambda program: self._opened(names, asset.key, program),
         )
+
+    def _opened(self, names: dict[str, Asset], key: str, program: Hashable) -> None:
+        """Start the files that the program will open next, if it does as in the item before."""
+        self._siblings.opened()
+        if self._around.guesses is None:
+            return
+        assets = {asset.key: asset for asset in names.values()}
+        for guess in self._around.guesses.opened(
+            program, self._collection_id, self._item_id, key, among=assets
+        ):
+            if (assets[guess].size or 0) <= EXTENT:
+                self._around.content.fetch_ahead(self._ref(assets[guess]))
 
     def _ref(self, asset: Asset) -> AssetRef:
         catalog = self._around.catalog
@@ -150,7 +164,7 @@ class AssetFile(File):
         size: int | None,
         modified: float,
         siblings: Callable[[], None] = lambda: None,
-        opened: Callable[[], None] = lambda: None,
+        opened: Callable[[Hashable], None] = lambda _: None,
     ) -> None:
         self._content = content
         self._asset = asset
@@ -175,9 +189,9 @@ class AssetFile(File):
             return Attributes(is_directory=False, size=self._size, modified=self._modified)
         return None
 
-    def open(self) -> Bytes:
+    def open(self, program: Hashable = None) -> Bytes:
         """Return the bytes of the present version."""
-        self._opened()
+        self._opened(program)
         return self._content.open(self._asset)
 
     def _from_storage(self) -> Attributes:

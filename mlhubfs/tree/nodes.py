@@ -49,8 +49,8 @@ class File(ABC):
         """Return size and time; may ask the network."""
 
     @abstractmethod
-    def open(self) -> Bytes:
-        """Return the file's bytes, of one version."""
+    def open(self, program: Hashable = None) -> Bytes:
+        """Return the file's bytes, of one version; `program` is equal for who reads on."""
 
 
 class Children:
@@ -116,7 +116,7 @@ class Document(File):
         """Return the size of the document as it is now."""
         return Attributes(is_directory=False, size=len(self._render()), modified=self._modified)
 
-    def open(self) -> Bytes:
+    def open(self, program: Hashable = None) -> Bytes:  # noqa: ARG002 - nothing is to be guessed
         """Return the document as it is now."""
         return _Text(self._render())
 

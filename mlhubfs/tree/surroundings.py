@@ -7,6 +7,7 @@ from mlhubfs.catalog.catalog import Catalog
 from mlhubfs.content.content import Content
 from mlhubfs.errors import NotFound
 from mlhubfs.tree.documents import Scrub
+from mlhubfs.tree.guesses import Guesses
 from mlhubfs.tree.names import encode
 
 RESERVED_IN_ROOT = frozenset({"README.txt"})
@@ -23,6 +24,8 @@ class Surroundings:
     scrub: Scrub
     show_views: bool = False
     """Whether views are listed; they are found by name anyway."""
+    guesses: Guesses | None = None
+    """Where None, no file is fetched before it is opened."""
 
     def dataset_path(self, dataset_id: str) -> str:
         """Return the path of a dataset's directory, absolute from the mount's root."""
