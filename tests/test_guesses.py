@@ -21,6 +21,10 @@ class Program:
         """Open files of an item; return what is fetched for each."""
         return [self.guesses.opened(self.name, collection, item, key, among=BANDS) for key in keys]
 
+    def looks_at(self, item, key):
+        """Ask for the size of a file; return what is fetched for it."""
+        return self.guesses.looked_at(self.name, "c", item, key, among=BANDS)
+
 
 @pytest.fixture
 def program():
@@ -81,6 +85,29 @@ def test_it_goes_on_when_it_would_have_been_right(program):
     assert program.opens("d", "B02", "B03") == [set(), set()]
     assert program.opens("e", "B02", "B03") == [set(), set()]
     assert program.opens("f", "B02") == [{"B03"}]
+
+
+def test_the_question_for_a_size_brings_the_guess_forward(program):
+    """What is looked at before it is opened is guessed for then, and not again."""
+    program.opens("a", "B02", "B03")
+    assert program.looks_at("b", "B02") == {"B03"}
+    assert program.opens("b", "B02", "B03") == [set(), set()]
+    assert program.looks_at("c", "B03") == {"B02"}
+
+
+def test_looking_alone_teaches_nothing(program):
+    """Files that were looked at and not opened are not what the program reads."""
+    assert program.looks_at("a", "B02") == set()
+    program.opens("b", "B02")
+    program.looks_at("b", "B03")
+    assert program.opens("c", "B02") == [set()]
+
+
+def test_looking_at_another_file_ends_nothing(program):
+    """A look at what the program does not read leaves its guess for the file that it does."""
+    program.opens("a", "B02", "B03")
+    assert program.looks_at("b", "B04") == set()
+    assert program.opens("b", "B02") == [{"B03"}]
 
 
 def test_programs_are_told_apart():
@@ -146,6 +173,27 @@ def test_the_files_of_the_second_item_come_together(host, rooms):
     assert sorted(asked(host)) == [
         "/store/b/B02", "/store/b/B03", "/store/b/B04", "/v1/collections/c/items/b",
     ]  # fmt: skip
+
+
+def test_the_size_of_a_file_brings_the_others_too(host, rooms):
+    """The kernel asks for the size first: the files come with that."""
+    serve(host)
+    for key in BANDS[:2]:
+        rooms.read(f"/d/c/a/{key}.tif")
+    rooms.tree.node("/d/c/b/B02.tif").attributes()
+    host.wait_for("/store/b/B03")
+    assert not host.to("/store/b/B04")
+
+
+def test_what_is_at_hand_is_not_fetched_again(host, rooms):
+    """A second epoch costs nothing."""
+    serve(host)
+    for _ in range(2):
+        asked(host)
+        for item in "ab":
+            for key in BANDS:
+                rooms.read(f"/d/c/{item}/{key}.tif")
+    assert asked(host) == []
 
 
 def test_it_can_be_switched_off(host):

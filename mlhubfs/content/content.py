@@ -79,6 +79,9 @@ class Content:
 
     def fetch_ahead(self, asset: AssetRef) -> None:
         """Start to bring a small asset, of a larger one its first block; returns at once."""
+        known = self._origin.known_version(asset)
+        if known and known.size <= BLOCK:
+            return  # it came with the version, to memory and to disk
         self._network.submit(lambda: self._fetch_quietly(asset))
 
     def open(self, asset: AssetRef) -> "Reader":

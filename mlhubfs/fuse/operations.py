@@ -133,9 +133,11 @@ class Operations:
 
     def getattr(self, path: str, fh: int | None) -> Attributes:  # noqa: ARG002 - a path says it all
         """Return the attributes of `path`."""
-        found = self._tree.node(path).attributes()
-        if not (found.is_directory or found.is_link):
-            self._tell(path, found.size)
+        node = self._tree.node(path)
+        if not isinstance(node, nodes.File):
+            return _attributes(node.attributes())
+        found = node.attributes(self._caller())
+        self._tell(path, found.size)
         return _attributes(found)
 
     def readlink(self, path: str) -> str:

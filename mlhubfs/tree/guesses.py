@@ -26,7 +26,7 @@ _PROGRAMS = 1024  # remembered, times the collections that they read
 @dataclass(slots=True)
 class _Reading:
     item: str
-    read: set[str]
+    read: set[str] = field(default_factory=set)
     guessed: set[str] = field(default_factory=set)
     wrong: int = 0
     """Guesses in a row that were not taken up."""
@@ -39,24 +39,37 @@ class Guesses:
         self._lock = threading.Lock()
         self._readings: OrderedDict[Hashable, _Reading] = OrderedDict()
 
+    def looked_at(
+        self, program: Hashable, collection: str, item: str, key: str, *, among: Collection[str]
+    ) -> set[str]:
+        """Return the keys, of those `among` which they are, to fetch with an asset of unknown size.
+
+        The kernel asks for the size before it opens, and that costs a round trip of its own.
+        """
+        with self._lock:
+            reading = self._readings.get((program, collection))
+            if reading is None or item == reading.item or key not in reading.read:
+                return set()
+            return self._turn(reading, item, key, among)
+
     def opened(
         self, program: Hashable, collection: str, item: str, key: str, *, among: Collection[str]
     ) -> set[str]:
-        """Take note that an asset is opened; return the keys `among` which to fetch others now."""
+        """Take note that an asset is opened; return the keys to fetch with it."""
         with self._lock:
-            reading = self._reading(program, collection, item, key)
-            if reading.item == item:
-                reading.read.add(key)
-                return set()
-            if reading.guessed:
-                reading.wrong = 0 if reading.guessed <= reading.read else reading.wrong + 1
-            reading.guessed = reading.read & set(among) - {key} if key in reading.read else set()
-            reading.item, reading.read = item, {key}
-            return set(reading.guessed) if reading.wrong < _PATIENCE else set()
+            reading = self._readings.setdefault((program, collection), _Reading(item))
+            self._readings.move_to_end((program, collection))
+            if len(self._readings) > _PROGRAMS:
+                self._readings.popitem(last=False)
+            guess = set() if item == reading.item else self._turn(reading, item, key, among)
+            reading.read.add(key)
+            return guess
 
-    def _reading(self, program: Hashable, collection: str, item: str, key: str) -> _Reading:
-        reading = self._readings.setdefault((program, collection), _Reading(item, {key}))
-        self._readings.move_to_end((program, collection))
-        if len(self._readings) > _PROGRAMS:
-            self._readings.popitem(last=False)
-        return reading
+    @staticmethod
+    def _turn(reading: _Reading, item: str, key: str, among: Collection[str]) -> set[str]:
+        """Judge the last guess, and make the next."""
+        if reading.guessed:
+            reading.wrong = 0 if reading.guessed <= reading.read else reading.wrong + 1
+        reading.guessed = reading.read & set(among) - {key} if key in reading.read else set()
+        reading.item, reading.read = item, set()
+        return set(reading.guessed) if reading.wrong < _PATIENCE else set()

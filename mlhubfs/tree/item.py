@@ -95,21 +95,27 @@ class ItemDirectory(Directory):
             self._ref(asset),
             size=asset.size,
             modified=item.modified,
-            siblings=lambda: self._siblings.probe(
-                [self._ref(asset) for asset in names.values() if asset.size is None]
-            ),
+            looked_at=lambda program: self._looked_at(names, asset.key, program),
             opened=lambda program: self._opened(names, asset.key, program),
         )
+
+    def _looked_at(self, names: dict[str, Asset], key: str, program: Hashable) -> None:
+        """Start what comes with the question for an asset's size."""
+        self._siblings.probe([self._ref(asset) for asset in names.values() if asset.size is None])
+        if self._around.guesses:
+            self._guess(self._around.guesses.looked_at, names, key, program)
 
     def _opened(self, names: dict[str, Asset], key: str, program: Hashable) -> None:
         """Start the files that the program will open next, if it does as in the item before."""
         self._siblings.opened()
-        if self._around.guesses is None:
-            return
+        if self._around.guesses:
+            self._guess(self._around.guesses.opened, names, key, program)
+
+    def _guess(
+        self, ask: Callable[..., set[str]], names: dict[str, Asset], key: str, program: Hashable
+    ) -> None:
         assets = {asset.key: asset for asset in names.values()}
-        for guess in self._around.guesses.opened(
-            program, self._collection_id, self._item_id, key, among=assets
-        ):
+        for guess in ask(program, self._collection_id, self._item_id, key, among=assets):
             if (assets[guess].size or 0) <= EXTENT:
                 self._around.content.fetch_ahead(self._ref(assets[guess]))
 
@@ -153,7 +159,8 @@ class AssetFile(File):
     """The bytes of one asset.
 
     `size` is the catalog's own word for it, else None: then storage is asked. `modified` is the
-    time of a file whose storage tells none. `siblings` and `opened` are told what is done here.
+    time of a file whose storage tells none. `looked_at` and `opened` are told which program asks
+    for a size that is not known, and opens.
     """
 
     def __init__(
@@ -163,22 +170,22 @@ class AssetFile(File):
         *,
         size: int | None,
         modified: float,
-        siblings: Callable[[], None] = lambda: None,
+        looked_at: Callable[[Hashable], None] = lambda _: None,
         opened: Callable[[Hashable], None] = lambda _: None,
     ) -> None:
         self._content = content
         self._asset = asset
         self._size = size
         self._modified = modified
-        self._siblings = siblings
+        self._looked_at = looked_at
         self._opened = opened
 
-    def attributes(self) -> Attributes:
+    def attributes(self, program: Hashable = None) -> Attributes:
         """Return size and time, with a request if neither catalog nor cache knows them."""
         known = self.known_attributes()
         if known:
             return known
-        self._siblings()
+        self._looked_at(program)
         return self._from_storage()
 
     def known_attributes(self) -> Attributes | None:

@@ -42,15 +42,15 @@ class Bytes(Protocol):
 
 
 class File(ABC):
-    """A node with bytes."""
+    """A node with bytes. `program` is equal for all that one program asks; None is one too."""
 
     @abstractmethod
-    def attributes(self) -> Attributes:
+    def attributes(self, program: Hashable = None) -> Attributes:
         """Return size and time; may ask the network."""
 
     @abstractmethod
     def open(self, program: Hashable = None) -> Bytes:
-        """Return the file's bytes, of one version; `program` is equal for who reads on."""
+        """Return the file's bytes, of one version."""
 
 
 class Children:
@@ -112,7 +112,7 @@ class Document(File):
         self._render = render
         self._modified = modified
 
-    def attributes(self) -> Attributes:
+    def attributes(self, program: Hashable = None) -> Attributes:  # noqa: ARG002 - as `open`
         """Return the size of the document as it is now."""
         return Attributes(is_directory=False, size=len(self._render()), modified=self._modified)
 
