@@ -229,7 +229,7 @@ def test_neither_link_nor_ids_are_on_disk(host, tmp_path):
         read_all(rooms.content.open(asset))
         rooms.flush()
         keys = list(rooms.cache._writer)
-    assert all(re.fullmatch(r"[0-9a-f]{32}:(version|[be]\d+)", key) for key in keys)
+    assert all(re.fullmatch(r"[0-9a-f]{64}(:version|\.[0-9a-f]{16}:[be]\d+)", key) for key in keys)
     found = [path for path in (tmp_path / "blocks").rglob("*") if path.is_file()]
     assert len(found) > 20
     assert not any(b"SECRET" in path.read_bytes() for path in found)

@@ -246,7 +246,7 @@ def test_neither_link_nor_ids_are_in_the_cache(host, make):
     cache = Versions()
     make(cache=cache).version(asset_at(f"{host.url}/download/SECRET"))
     ((key, value),) = cache.items()
-    assert re.fullmatch(r"[0-9a-f]{32}:version", key)
+    assert re.fullmatch(r"[0-9a-f]{64}:version", key)
     assert json.loads(value)[:3] == [len(CHIP), "etag:v1", 1498904430]
 
 

@@ -30,8 +30,8 @@ class AssetRef:
 
     @cached_property
     def key(self) -> str:
-        """The identity as 32 hexadecimal digits."""
-        return _digest(*self.identity)
+        """What names the asset, in hexadecimal digits."""
+        return key_of(self.identity)
 
     def __str__(self) -> str:
         """Return collection, item and key: what may be shown."""
@@ -53,10 +53,19 @@ class Version(NamedTuple):
         return (self.size, self.validator) == (other.size, other.validator)
 
     def key(self, asset: AssetRef) -> str:
-        """Return what names the asset's bytes in this version, as 32 hexadecimal digits."""
-        return _digest(asset.key, self.validator, str(self.size))
+        """Return what names the asset's bytes in this version; it begins with the asset's key."""
+        return f"{asset.key}.{_digest(self.validator, str(self.size))}"
+
+
+def key_of(identity: tuple[str, ...]) -> str:
+    """Return 16 hexadecimal digits for each part of an identity, or of the first parts of one.
+
+    So all that is kept of a collection, or of an item, is one range of keys. Each part stands
+    alone: names that share 64 bits would have to be of one item, and be made so by its own server.
+    """
+    return "".join(_digest(part) for part in identity)
 
 
 def _digest(*parts: str) -> str:
     # ascii() of the tuple is unambiguous, whatever the ids hold.
-    return hashlib.blake2b(ascii(parts).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(ascii(parts).encode(), digest_size=8).hexdigest()
