@@ -102,6 +102,7 @@ def _report(served: Session, config: Config, where: Path) -> status.Report:
         "source": config.source,
         "process": os.getpid(),
         "offline": config.offline,
+        "options": status.options(config),
         "requests": served.transport.requests,
         "errors": served.transport.errors,
         "cache_hits": cache.hits if cache else 0,

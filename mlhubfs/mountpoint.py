@@ -58,6 +58,16 @@ def is_served(where: Path) -> bool:
     return bool(mounted) and mounted[-1].type == _TYPE and not _is_dead(where)
 
 
+def mount_of(path: Path) -> Path | None:
+    """Return the directory on which the mount of mlhubfs is that `path` is in, else None."""
+    real = Path(os.path.realpath(path))
+    last = {one.path: one.type for one in mounts()}  # of mounts on one directory, the last is seen
+    for above in (real, *real.parents):
+        if kind := last.get(os.fspath(above)):
+            return above if kind == _TYPE else None
+    return None
+
+
 def prepare(where: Path) -> None:
     """See that `where` is an empty directory; clear what a crashed daemon left on it.
 

@@ -58,11 +58,12 @@ class Session:
 
 @contextlib.contextmanager
 def open_session(
-    config: Config, *, interrupted: Callable[[], bool] = lambda: False
+    config: Config, *, interrupted: Callable[[], bool] = lambda: False, fills_cache: bool = False
 ) -> Iterator[Session]:
     """Build the objects that serve `config.source`, checked to answer; take them down at the end.
 
-    Raises the errors of the transport where the source does not answer or refuses the key.
+    With `fills_cache`, readers wait for a slow disk: what is read is to be kept. Raises the errors
+    of the transport where the source does not answer or refuses the key.
     """
     network = Workers(interrupted=interrupted)
     disk = Workers(limit=_DISK_THREADS, interrupted=interrupted)
@@ -74,7 +75,7 @@ def open_session(
         timeout=config.timeout,
         is_offline=config.offline,
     )
-    cache = _open_cache(config)
+    cache = _open_cache(config, is_patient=fills_cache)
     index = _open_index(config)
     try:
         source = Api(transport, config.source, page_size=min(FIRST, config.page_size))
@@ -124,10 +125,10 @@ def open_session(
             index.close()
 
 
-def _open_cache(config: Config) -> DiskCache | None:
+def _open_cache(config: Config, *, is_patient: bool) -> DiskCache | None:
     folder = config.cache_dir / "blocks"
     try:
-        return DiskCache(folder, config.cache_size)
+        return DiskCache(folder, config.cache_size, is_patient=is_patient)
     except OSError as error:
         _log.warning("no cache on disk, %s cannot be used: %s", folder, error)
         return None

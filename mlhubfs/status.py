@@ -22,9 +22,14 @@ from typing import Any
 
 from mlhubfs import mountpoint
 from mlhubfs.catalog.index_walk import Walk
+from mlhubfs.config import Config
 from mlhubfs.errors import MountError
 
 Report = dict[str, Any]
+_OPTIONS = (
+    "cache_dir", "cache_size", "memory", "ttl", "content_ttl", "negative_ttl",
+    "timeout", "connect_timeout", "read_timeout", "page_size",
+)  # fmt: skip
 _SECONDS = 10.0  # a daemon that does not answer by then hangs
 
 
@@ -46,6 +51,11 @@ def collections(walks: Iterable[Walk], now: float | None = None) -> list[Report]
                 "age": round(max(0.0, now - walk.touched), 1),
             }
     return list(found.values())
+
+
+def options(config: Config) -> Report:
+    """Return the settings that a command needs to work on what a mount keeps."""
+    return {name: json.loads(json.dumps(getattr(config, name), default=str)) for name in _OPTIONS}
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import sys
 import click
 
 from mlhubfs import __version__
-from mlhubfs.cli import files, indexing, local, mounting, setup
+from mlhubfs.cli import files, indexing, local, mounting, prefetching, setup
 from mlhubfs.errors import MlhubfsError
 
 
@@ -45,6 +45,7 @@ for _command in (
     files.ls,
     files.cat,
     files.stat,
+    prefetching.prefetch,
     indexing.index,
     indexing.status,
     local.serve,

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from mlhubfs.cli.mounting import load, takes_options
+from mlhubfs.cli.places import absolute
 from mlhubfs.errors import MlhubfsError
 from mlhubfs.log import log_to
 from mlhubfs.session import open_session
@@ -58,7 +59,7 @@ def ls(tree: Tree, paths: tuple[str, ...], *, long: bool) -> int:
     code = 0
     for path in paths:
         with _told("ls: cannot access", path) as outcome:
-            node = tree.followed(_absolute(path))
+            node = tree.followed(absolute(path))
             if len(paths) > 1:
                 click.echo(f"{path}:")
             if isinstance(node, File):
@@ -77,7 +78,7 @@ def cat(tree: Tree, paths: tuple[str, ...]) -> int:
     code = 0
     for path in paths:
         with _told("cat:", path) as outcome:
-            opened, offset = tree.file(_absolute(path)).open(), 0
+            opened, offset = tree.file(absolute(path)).open(), 0
             while piece := opened.read(offset, _PIECE):
                 sys.stdout.buffer.write(piece)
                 offset += len(piece)
@@ -93,7 +94,7 @@ def stat(tree: Tree, paths: tuple[str, ...]) -> int:
     code = 0
     for path in paths:
         with _told("stat: cannot statx", path) as outcome:
-            found = tree.node(_absolute(path)).attributes()
+            found = tree.node(absolute(path)).attributes()
             kind = "directory" if found.is_directory else "regular file"
             kind = "symbolic link" if found.is_link else kind
             click.echo(f"  File: {path}\n  Size: {found.size:<15} {kind}")
@@ -143,7 +144,3 @@ def _mode(attributes: Attributes) -> str:
 
 def _time(attributes: Attributes) -> str:
     return datetime.fromtimestamp(attributes.modified, UTC).strftime("%Y-%m-%d %H:%M:%S +0000")
-
-
-def _absolute(path: str) -> str:
-    return "/" + "/".join(part for part in path.split("/") if part not in {"", "."})

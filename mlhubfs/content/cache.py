@@ -58,13 +58,19 @@ class _Held(NamedTuple):
 
 
 class DiskCache:
-    """At most `size` bytes of values in `folder`; raises OSError if it cannot be opened at all."""
+    """At most `size` bytes of values in `folder`; raises OSError if it cannot be opened at all.
 
-    def __init__(self, folder: Path, size: int) -> None:
+    `is_patient` lets who writes wait where the disk does not keep up, instead of writing less.
+    """
+
+    def __init__(self, folder: Path, size: int, *, is_patient: bool = False) -> None:
         self._folder = folder
         self._troubles: set[str] = set()
         self.hits = self.misses = 0
         """Blocks that were asked for and there, or not, so far."""
+        self.problem = ""
+        """What last kept it from keeping what it was given."""
+        self._is_patient = is_patient
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         self._writer = self._open(size)
@@ -88,6 +94,18 @@ class DiskCache:
         missed = sum(number not in found for number in wanted)
         self.hits += len(wanted) - missed
         self.misses += missed
+        return found
+
+    def lacks(self, key: str, size: int) -> list[range]:
+        """Return the runs of blocks that are not there, within extents; none is looked into."""
+        found = list[range]()
+        try:
+            for part in parts(blocks_of(0, size)):
+                if _extent_key(key, part) not in self._reader:
+                    found += runs(n for n in part if f"{key}:b{n}" not in self._reader)
+        except _TROUBLE as error:
+            self._report("read", error)
+            return list(parts(blocks_of(0, size)))
         return found
 
     def write(self, key: str, first: int, data: bytes | memoryview, size: int) -> None:
@@ -218,11 +236,16 @@ class DiskCache:
 
     def _enqueue(self, key: str, value: Value) -> None:
         with self._changed:
-            if self._closing or self._queued_bytes + value.size > _QUEUE_BYTES:
+            if self._is_patient:
+                self._changed.wait_for(lambda: self._closing or self._has_queue_for(value))
+            if self._closing or not self._has_queue_for(value):
                 return
             self._queue.append((key, value))
             self._queued_bytes += value.size
             self._changed.notify()
+
+    def _has_queue_for(self, value: Value) -> bool:
+        return self._queued_bytes + value.size <= _QUEUE_BYTES
 
     def _write(self) -> None:
         while True:
@@ -236,6 +259,7 @@ class DiskCache:
                 if self._has_room():
                     self._store(batch, used)
             except _TROUBLE as error:
+                self.problem = f"{self._folder}: {error}"
                 self._report("write", error)
             written = sum(value.size for _, value in batch)
             batch.clear()
@@ -271,7 +295,8 @@ class DiskCache:
         if disk.free >= disk.total * _FREE_SHARE:
             return True
         self._writer.cull()
-        self._report("grow", OSError(f"less than {_FREE_SHARE:.0%} of the disk is free"))
+        self.problem = f"less than {_FREE_SHARE:.0%} of the disk is free"
+        self._report("grow", OSError(self.problem))
         return False
 
     def _report(self, doing: str, error: Exception) -> None:

@@ -17,10 +17,10 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mlhubfs.content.asset import AssetRef, Version
-from mlhubfs.content.blocks import BLOCK, EXTENT, blocks_of
+from mlhubfs.content.blocks import BLOCK, EXTENT, blocks_of, span
 from mlhubfs.content.origin import Origin, VersionCache
 from mlhubfs.content.readahead import Readahead
 from mlhubfs.content.store import BlockCache, BlockStore
@@ -33,6 +33,17 @@ _log = logging.getLogger("mlhubfs.content")
 
 class Cache(BlockCache, VersionCache, Protocol):
     """What is kept between mounts."""
+
+
+class Plan(NamedTuple):
+    """What has to be done to have an asset on disk."""
+
+    size: int
+    """Bytes of the asset."""
+    lacking: int
+    """Bytes that are not on disk."""
+    tasks: list[Callable[[], int]]
+    """To be run in any order, by any threads; each brings some bytes and returns how many."""
 
 
 class Content:
@@ -139,6 +150,20 @@ class Reader:
             return blocks[needed.start][start : start + stop - offset]
         joined = b"".join(blocks[number] for number in needed)
         return memoryview(joined)[start : start + stop - offset]
+
+    def plan(self) -> Plan:
+        """Return what has to be done to have all of it on disk."""
+        runs = self._store.lacks(self._key, self.version.size)
+        lacking = sum(map(self._length, runs))
+        return Plan(self.version.size, lacking, [partial(self._bring, run) for run in runs])
+
+    def _length(self, run: range) -> int:
+        start, stop = span(run, self.version.size)
+        return stop - start
+
+    def _bring(self, run: range) -> int:
+        self._store.get(self._key, run, self.version.size, self._fetch)
+        return self._length(run)
 
     def fetch_ahead(self) -> None:
         """Start to bring all of it, if it is small."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from mlhubfs.content.blocks import BLOCK, cut, parts, runs, span
+from mlhubfs.content.blocks import BLOCK, blocks_of, cut, parts, runs, span
 from mlhubfs.content.buffers import Blocks, Buffers
 from mlhubfs.errors import BadAnswer, Interrupted
 from mlhubfs.transport.workers import Workers
@@ -37,6 +37,9 @@ class BlockCache(Protocol):
 
     def read(self, key: str, numbers: Iterable[int], size: int) -> Blocks:
         """Return those blocks of the version `key`, of `size` bytes, that are there and sound."""
+
+    def lacks(self, key: str, size: int) -> list[range]:
+        """Return the runs of blocks that are not there, within extents; none is looked into."""
 
     def write(self, key: str, first: int, data: bytes | memoryview, size: int) -> None:
         """Keep `data`, which begins with block `first`; returns at once."""
@@ -93,6 +96,13 @@ class BlockStore:
         """Say whether each of the blocks is in memory or on its way."""
         with self._lock:
             return all((key, n) in self._held or (key, n) in self._coming for n in numbers)
+
+    def lacks(self, key: str, size: int) -> list[range]:
+        """Return the runs of blocks that disk does not have, within extents."""
+        cache = self._cache
+        if cache is None:
+            return list(parts(blocks_of(0, size)))
+        return self._disk.wait(self._disk.submit(lambda: cache.lacks(key, size)))
 
     def get(self, key: str, numbers: range, size: int, fetch: Fetch) -> Blocks:
         """Return the blocks, brought here if need be; raises what `fetch` raises."""

@@ -83,7 +83,11 @@ class CollectionDirectory(Directory):
         def is_known(number: int) -> bool:
             return number < len(entries) + len(listing) or listing.complete
 
-        return Children(iterate, is_known)
+        def count() -> int | None:
+            known = len(listing) if listing.complete else listing.matched
+            return None if known is None else len(entries) + known
+
+        return Children(iterate, is_known, count)
 
     def child(self, name: str) -> Node:
         """Return the child with that name: for an item, one request at most."""

@@ -14,7 +14,7 @@ from urllib.parse import quote, urljoin, urlsplit
 from mlhubfs.catalog.models import Asset, Item
 from mlhubfs.content.asset import AssetRef, Location
 from mlhubfs.content.blocks import EXTENT
-from mlhubfs.content.content import Content
+from mlhubfs.content.content import Content, Plan
 from mlhubfs.errors import NotFound
 from mlhubfs.tree import documents
 from mlhubfs.tree.names import asset_names
@@ -200,6 +200,10 @@ class AssetFile(File):
         """Return the bytes of the present version."""
         self._opened(program)
         return self._content.open(self._asset)
+
+    def plan(self) -> Plan:
+        """Return what has to be done to have the file on disk; asks for its version."""
+        return self._content.open(self._asset).plan()
 
     def _from_storage(self) -> Attributes:
         version = self._content.version(self._asset)

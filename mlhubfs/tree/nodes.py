@@ -54,7 +54,7 @@ class File(ABC):
 
 
 class Children:
-    """The names of a directory, as they stood when it was opened.
+    """The names of a directory, as they stood when it was opened; `count` of them, where known.
 
     `children(number)` iterates from the name of that number on, waiting where it has to. `is_known`
     says whether a name, or the end in its place, can be told without waiting for the network.
@@ -64,8 +64,10 @@ class Children:
         self,
         iterate: Callable[[int], Iterator[Entry]],
         is_known: Callable[[int], bool] = lambda _: True,
+        count: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._iterate = iterate
+        self.count = count
         self.is_known = is_known
 
     def __call__(self, start: int) -> Iterator[Entry]:
@@ -140,4 +142,4 @@ def directory_attributes(modified: float) -> Attributes:
 
 def numbered(entries: list[Entry]) -> Children:
     """Return a fixed list of entries as children."""
-    return Children(lambda start: iter(entries[start:]))
+    return Children(lambda start: iter(entries[start:]), count=lambda: len(entries))

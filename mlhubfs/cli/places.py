@@ -1,0 +1,64 @@
+"""What a PATH on the command line is: one of a source, or one inside a mount.
+
+A command that works on the cache takes both. It does not read through the mount: that would go
+through the kernel's memory, tell errors by number, and read all that is there already. It opens a
+session of its own with the source, the cache folder and its limit that the daemon tells of. The
+daemon keeps its API key to itself; the command looks for it as every command does.
+"""
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlhubfs import config as settings
+from mlhubfs import mountpoint
+from mlhubfs import status as statuses
+from mlhubfs.cli.mounting import load, takes_options
+from mlhubfs.config import Config
+
+Place = tuple[Config, list[str]]
+"""A source, and absolute paths in it."""
+
+
+def takes_places(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command PATHs and the options that say where they are, as a list of places."""
+
+    @click.argument("paths", nargs=-1, metavar="PATH...")
+    @click.option("-s", "--source", help="Root URL of the API, where PATH is not inside a mount.")
+    @takes_options
+    @wraps(command)
+    def run(
+        paths: tuple[str, ...], source: str | None, texts: tuple[str, ...], **more: Any
+    ) -> None:
+        command(_places(paths, source, texts), **more)
+
+    return run
+
+
+def absolute(path: str) -> str:
+    """Return a path inside a source as the tree takes it."""
+    return "/" + "/".join(part for part in path.split("/") if part not in {"", "."})
+
+
+def _places(paths: tuple[str, ...], source: str | None, texts: tuple[str, ...]) -> list[Place]:
+    """Return the paths by the source that they are of."""
+    found: dict[Path | None, Place] = {}
+    for path in paths:
+        where = None if source else mountpoint.mount_of(Path(path))
+        if where not in found:
+            found[where] = (_mounted(where, texts) if where else load(source, texts)), []
+        inner = os.path.relpath(os.path.realpath(path), where) if where else path
+        found[where][1].append(absolute(inner))
+    return list(found.values())
+
+
+def _mounted(where: Path, texts: tuple[str, ...]) -> Config:
+    """Return the Config of a mount; options of the command come first."""
+    report = statuses.ask(where)
+    options = report["options"] | {"cache_dir": Path(report["options"]["cache_dir"])}
+    chosen = options | settings.parse_options(texts)
+    return settings.load(os.environ, source=report["source"], **chosen)
