@@ -17,6 +17,7 @@
     │   └── Rejected       EIO         the server does not take the question (400, 405, 422)
     ├── IndexUnusable      EIO         the index on disk fails: what needs it goes on without
     ├── WalkGone           EIO         a walk of the index has ended, or is not where it was left
+    ├── CacheUnusable      EIO         the cache cannot be looked over, or is not there
     ├── CacheFull          ENOSPC      the cache may not hold what is to be kept in it
     ├── ConfigError        EINVAL      a setting is unusable: which one, its value, what to try
     └── MountError         EIO         the mount point or FUSE is unusable: why, and the remedy
@@ -129,6 +130,12 @@ class IndexUnusable(MlhubfsError):
 
 class WalkGone(MlhubfsError):
     """A walk is no longer there, or no longer where the claim left it: look it up anew."""
+
+    errno = errno.EIO
+
+
+class CacheUnusable(MlhubfsError):
+    """The cache on disk cannot be looked over or changed: not there, damaged, or held by others."""
 
     errno = errno.EIO
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from mlhubfs.catalog.api import Api
 from mlhubfs.catalog.catalog import Catalog
@@ -125,8 +126,13 @@ def open_session(
             index.close()
 
 
+def blocks_folder(config: Config) -> Path:
+    """Return where the blocks are kept."""
+    return config.cache_dir / "blocks"
+
+
 def _open_cache(config: Config, *, is_patient: bool) -> DiskCache | None:
-    folder = config.cache_dir / "blocks"
+    folder = blocks_folder(config)
     try:
         return DiskCache(folder, config.cache_size, is_patient=is_patient)
     except OSError as error:

@@ -12,7 +12,7 @@ import sys
 import click
 
 from mlhubfs import __version__
-from mlhubfs.cli import files, indexing, local, mounting, prefetching, setup
+from mlhubfs.cli import caching, files, indexing, local, mounting, prefetching, setup
 from mlhubfs.errors import MlhubfsError
 
 
@@ -46,6 +46,7 @@ for _command in (
     files.cat,
     files.stat,
     prefetching.prefetch,
+    caching.cache,
     indexing.index,
     indexing.status,
     local.serve,

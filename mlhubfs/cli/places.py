@@ -24,19 +24,29 @@ Place = tuple[Config, list[str]]
 """A source, and absolute paths in it."""
 
 
-def takes_places(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command PATHs and the options that say where they are, as a list of places."""
+def takes_places(*, required: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command PATHs, and the options that say where they are, as a list of places.
 
-    @click.argument("paths", nargs=-1, metavar="PATH...")
-    @click.option("-s", "--source", help="Root URL of the API, where PATH is not inside a mount.")
-    @takes_options
-    @wraps(command)
-    def run(
-        paths: tuple[str, ...], source: str | None, texts: tuple[str, ...], **more: Any
-    ) -> None:
-        command(_places(paths, source, texts), **more)
+    Without PATHs it is one place without paths: the cache folder is still told.
+    """
 
-    return run
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @click.argument("paths", nargs=-1, metavar="PATH...", required=required)
+        @click.option(
+            "-s", "--source", help="Root URL of the API, where PATH is not inside a mount."
+        )
+        @takes_options
+        @wraps(command)
+        def run(
+            paths: tuple[str, ...], source: str | None, texts: tuple[str, ...], **more: Any
+        ) -> None:
+            if source and not paths:
+                raise click.UsageError("--source needs PATHs: all of a source is /")
+            command(_places(paths, source, texts) or [(load(source, texts), [])], **more)
+
+        return run
+
+    return decorate
 
 
 def absolute(path: str) -> str:

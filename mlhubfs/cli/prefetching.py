@@ -1,56 +1,94 @@
 """The command that fills the cache: prefetch."""
 
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
 
 import click
 from tqdm import tqdm
 
 from mlhubfs.cli.places import Place, takes_places
+from mlhubfs.config import Config
+from mlhubfs.content.asset import key_of
+from mlhubfs.content.stock import Stock
 from mlhubfs.errors import MlhubfsError
-from mlhubfs.session import open_session
+from mlhubfs.session import Session, blocks_folder, open_session
 from mlhubfs.tree.prefetch import Prefetch, Walk
+from mlhubfs.tree.root import Tree
 
 _FLUSH_SECONDS = 60.0
 
 
+def takes_jobs(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the option `--jobs`."""
+    return click.option(
+        "-j", "--jobs", type=click.IntRange(1, 64), default=16, show_default=True,
+        help="Most requests at a time.",
+    )(command)  # fmt: skip
+
+
 @click.command()
-@takes_places
-@click.option(
-    "-j", "--jobs", type=click.IntRange(1, 64), default=16, show_default=True,
-    help="Most requests at a time.",
-)  # fmt: skip
+@takes_places()
+@takes_jobs
 def prefetch(places: list[Place], *, jobs: int) -> None:
     """Bring the files PATH, and all below the directories PATH, into the cache on disk.
 
     PATH is inside a mount, or one of a source as `mlhubfs ls` takes it. What is there costs no
     request: after an interruption the same command goes on.
     """
-    if not places:
-        raise click.UsageError("Missing argument 'PATH...'.")
-    failed = [fill(place, jobs) for place in places]
-    sys.exit(1 if any(failed) else 0)
+    failed = 0
+    for config, paths in places:
+        with open_session(config, fills_cache=True) as session:
+            failed += fill(session, config, paths, jobs)
+    sys.exit(1 if failed else 0)
 
 
-def fill(place: Place, jobs: int) -> int:
-    """Bring what is at a place into the cache, and tell of it; return how many files failed."""
-    config, paths = place
-    with open_session(config, fills_cache=True) as session:
-        if session.cache is None:
-            raise MlhubfsError(f"{config.cache_dir} cannot be used: give another, -o cache_dir=DIR")
-        work = Prefetch(
-            Walk(session.tree, paths), session.network.submit, jobs, limit=config.cache_size
-        )
-        try:
-            _run(work)
-        except KeyboardInterrupt:
-            click.echo(f"interrupted: {_summary(work)}; the same command goes on", err=True)
-            sys.exit(130)
-        finally:
-            _tell(work)
-        click.echo(f"{_summary(work)}; {session.transport.requests:,} requests")
-        if not session.cache.flush(_FLUSH_SECONDS) or session.cache.problem:
-            raise MlhubfsError(f"not all of it could be kept: {session.cache.problem}")
+def fill(session: Session, config: Config, paths: Sequence[str], jobs: int) -> int:
+    """Bring paths into the cache, and tell of it; return how many files could not be had.
+
+    Raises CacheFull where they are more than the cache may hold beside what is pinned, and
+    MlhubfsError where the disk did not take all.
+    """
+    if session.cache is None:
+        raise MlhubfsError(f"{config.cache_dir} cannot be used: give another, -o cache_dir=DIR")
+    walk = Walk(session.tree, paths)
+    work = Prefetch(walk, session.network.submit, jobs, _room(session, config, paths))
+    try:
+        _run(work)
+    except KeyboardInterrupt:
+        click.echo(f"interrupted: {_summary(work)}; the same command goes on", err=True)
+        sys.exit(130)
+    finally:
+        _tell(work)
+    click.echo(f"{_summary(work)}; {session.transport.requests:,} requests")
+    if not session.cache.flush(_FLUSH_SECONDS) or session.cache.problem:
+        raise MlhubfsError(f"not all of it could be kept: {session.cache.problem}")
     return work.failed
+
+
+def measure(session: Session, config: Config, paths: Sequence[str], jobs: int) -> None:
+    """Ask for the sizes of all files at paths; raises CacheFull as `fill` does, but before it.
+
+    The first block of each comes along: of small files, all that `fill` would ask for.
+    """
+    walk, limit = Walk(session.tree, paths), _room(session, config, paths)
+    _run(Prefetch(walk, session.network.submit, jobs, limit, asks_sizes_only=True))
+
+
+def keys_of(tree: Tree, path: str) -> list[str]:
+    """Return with what the keys begin of all that the cache holds of a path."""
+    return [key_of(one) for one in tree.node(path).identities()]
+
+
+def _room(session: Session, config: Config, paths: Sequence[str]) -> int:
+    """Return how many bytes of paths the cache may hold beside what is pinned of others."""
+    keys = list[str]()
+    for path in paths:
+        with suppress(MlhubfsError):  # told by who walks there
+            keys += keys_of(session.tree, path)
+    with Stock(blocks_folder(config)) as stock:
+        return config.cache_size - stock.pinned().bytes + stock.pinned(keys).bytes
 
 
 def _run(work: Prefetch) -> None:

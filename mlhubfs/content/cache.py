@@ -25,6 +25,7 @@ dropped, and the log says so, once per kind of trouble.
 import contextlib
 import logging
 import os
+import re
 import shutil
 import sqlite3
 import threading
@@ -38,7 +39,8 @@ import diskcache
 
 from mlhubfs.content.blocks import BLOCK, BLOCKS_PER_EXTENT, blocks_of, cut, parts, runs, span
 from mlhubfs.content.buffers import Blocks
-from mlhubfs.content.disk import BytesDisk, Value, slices
+from mlhubfs.content.disk import KEEP_SECONDS, Value, open_cache, slices
+from mlhubfs.content.pins import Pins
 
 _log = logging.getLogger("mlhubfs.cache")
 _QUEUE_BYTES = 64 << 20  # what may wait; beyond it values are dropped, rather than readers held
@@ -80,6 +82,7 @@ class DiskCache:
         self._queue: deque[tuple[str, Value]] = deque()
         self._queued_bytes = 0
         self._used: set[str] = set()
+        self._pins = pins_of(folder)
         self._closing = False
         self._thread = threading.Thread(target=self._write, name="cache-writer", daemon=True)
         self._thread.start()
@@ -209,21 +212,19 @@ class DiskCache:
 
     def _open(self, size: int) -> Any:
         settings: dict[str, Any] = {
-            "disk": BytesDisk,
             "size_limit": size,
-            "eviction_policy": "least-recently-used",
             "cull_limit": 20,
             "sqlite_cache_size": 256,  # pages of 4 KiB per connection; there is one per thread
             "timeout": 5,
         }
         try:
-            return diskcache.Cache(str(self._folder), **settings)
+            return open_cache(self._folder, **settings)
         except (sqlite3.Error, diskcache.Timeout, ValueError) as error:
             if not _is_damage(error):
                 raise OSError(str(error)) from error
             self._set_aside(error)
         try:
-            return diskcache.Cache(str(self._folder), **settings)
+            return open_cache(self._folder, **settings)
         except (sqlite3.Error, diskcache.Timeout) as error:
             raise OSError(str(error)) from error
 
@@ -274,6 +275,7 @@ class DiskCache:
     def _store(self, batch: list[tuple[str, Value]], used: set[str]) -> None:
         written: list[str] = self._writer.disk.written
         written.clear()
+        self._pins.refresh()
         try:
             with self._writer.transact():
                 # The use first: what is stored after it may evict.
@@ -282,7 +284,8 @@ class DiskCache:
                     if hasattr(opened, "close"):
                         opened.close()
                 for key, value in batch:
-                    self._writer.set(key, value)
+                    expire = KEEP_SECONDS if self._pins.cover(key) else None
+                    self._writer.set(key, value, expire=expire)
         except BaseException:
             # The transaction is undone, and with it all that would ever find these files.
             for path in written:
@@ -304,6 +307,27 @@ class DiskCache:
         if kind not in self._troubles:
             self._troubles.add(kind)
             _log.warning("cache %s: cannot %s: %s; it goes on without", self._folder, doing, error)
+
+
+def pins_of(folder: Path) -> Pins:
+    """Return the pins of the cache in `folder`: beside it, for it may be set aside."""
+    return Pins(folder.with_name("pins.json"))
+
+
+def bad_blocks(key: str, value: bytes) -> int:
+    """Return how many blocks of a value fail their check."""
+    version, _, name = key.rpartition(":")
+    if not re.fullmatch(r"[be]\d+", name):
+        return int(value[:4] != _checksum(key, value[4:]))
+    count = -(-len(value) // (BLOCK + 4))
+    first = int(name[1:]) * (BLOCKS_PER_EXTENT if name[0] == "e" else 1)
+    sums, data = value[: 4 * count], memoryview(value)[4 * count :]
+    found = cut(data, first)
+    sound = sum(
+        sums[4 * index : 4 * index + 4] == _checksum(f"{version}:{number}", block)
+        for index, (number, block) in enumerate(found.items())
+    )
+    return max(count, 1) - sound
 
 
 def _extent(number: int, size: int) -> range:

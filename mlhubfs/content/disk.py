@@ -7,6 +7,9 @@ Owns the files of values; the database is diskcache's, and what is in a value is
 2. diskcache writes bytes line by line, through a buffer. `BytesDisk` hands the kernel the slices of
    the answer as they came from the network, and lets only the wanted part be read back.
 
+3. diskcache evicts whatever was used least recently. What is pinned is marked by a time at which it
+   expires, far away, and `_POLICY` passes over it: marks can be set and taken without the value.
+
 *Threading.* Reading: any thread. Writing: the one thread of the cache that writes.
 """
 
@@ -19,6 +22,25 @@ import diskcache
 from diskcache.core import MODE_BINARY, MODE_RAW
 
 _TRIES = 5
+_POLICY = "least-recently-used-unpinned"
+KEEP_SECONDS = 1e10
+"""To a pinned value's expiry: 300 years."""
+
+
+def open_cache(folder: Path, **settings: Any) -> Any:
+    """Return diskcache's database in `folder`, which evicts what is not pinned."""
+    unpinned = "FROM Cache INDEXED BY Cache_unpinned WHERE expire_time IS NULL"
+    diskcache.EVICTION_POLICY.setdefault(
+        _POLICY,
+        {
+            **diskcache.EVICTION_POLICY["least-recently-used"],
+            "init": "CREATE INDEX IF NOT EXISTS Cache_unpinned ON Cache (access_time) "
+            "WHERE expire_time IS NULL",
+            "cull": f"SELECT {{fields}} {unpinned} ORDER BY access_time LIMIT ?",
+        },
+    )
+    settings = {"disk": BytesDisk, "eviction_policy": _POLICY, **settings}
+    return diskcache.Cache(str(folder), **settings)
 
 
 class Value:

@@ -113,6 +113,10 @@ class CollectionDirectory(Directory):
             raise NotFound(f"{self._path} has no {name!r}")
         return ItemDirectory(self._around, f"{self._path}/{name}", self._id, item_id)
 
+    def identities(self) -> list[tuple[str, ...]]:
+        """Return that of the collection."""
+        return [(self._around.catalog.root, self._id)]
+
     def _collection(self) -> Collection:
         return self._around.catalog.collection(self._id)
 
@@ -172,6 +176,10 @@ class CommonDirectory(Directory):
         return AssetFile(
             self._around.content, self._ref(asset), size=asset.size, modified=collection.modified
         )
+
+    def identities(self) -> list[tuple[str, ...]]:
+        """Return that of the collection, with no item."""
+        return [(self._around.catalog.root, self._id, "")]
 
     def _collection(self) -> Collection:
         return self._around.catalog.collection(self._id)

@@ -69,6 +69,10 @@ class DatasetDirectory(Directory):
             self._around, path, collection_id, modified=lambda: self._dataset().modified
         )
 
+    def identities(self) -> list[tuple[str, ...]]:
+        """Return those of its collections."""
+        return [(self._around.catalog.root, one) for one in self._dataset().collection_ids]
+
     def _render_catalog(self) -> bytes:
         dataset = self._dataset()
         return documents.dataset_catalog(dataset, self._names(dataset), self._around.scrub)

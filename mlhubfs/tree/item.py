@@ -77,6 +77,10 @@ class ItemDirectory(Directory):
             return SourceDirectory(self._around, posixpath.join(self._path, SOURCE), self._item)
         return self._asset_file(item, name)
 
+    def identities(self) -> list[tuple[str, ...]]:
+        """Return that of the item."""
+        return [(self._around.catalog.root, self._collection_id, self._item_id)]
+
     def _item(self) -> Item:
         return self._around.catalog.item(self._collection_id, self._item_id)
 
@@ -200,6 +204,10 @@ class AssetFile(File):
         """Return the bytes of the present version."""
         self._opened(program)
         return self._content.open(self._asset)
+
+    def identities(self) -> list[tuple[str, ...]]:
+        """Return the asset's."""
+        return [self._asset.identity]
 
     def plan(self) -> Plan:
         """Return what has to be done to have the file on disk; asks for its version."""

@@ -41,7 +41,13 @@ class Bytes(Protocol):
         """Return the bytes [offset, offset + size), fewer at the end of the file."""
 
 
-class File(ABC):
+class _Node:
+    def identities(self) -> list[tuple[str, ...]]:
+        """Return with what the identities of the assets begin whose bytes stand here or below."""
+        return []
+
+
+class File(_Node, ABC):
     """A node with bytes. `program` is equal for all that one program asks; None is one too."""
 
     @abstractmethod
@@ -75,7 +81,7 @@ class Children:
         return self._iterate(start)
 
 
-class Directory(ABC):
+class Directory(_Node, ABC):
     """A node with children."""
 
     @abstractmethod

@@ -106,13 +106,14 @@ class _File:
 class Prefetch:
     """The bringing of what `walk` finds, by `submit`, with at most `jobs` requests at a time.
 
-    `limit` is how many bytes the cache may hold of it.
+    `limit` is how many bytes the cache may hold of it. `asks_sizes_only` finds out no more.
     """
 
     walk: Walk
     submit: Callable[[Callable[[], Any]], Future[Any]]
     jobs: int
     limit: int
+    asks_sizes_only: bool = False
     files: int = 0
     """Files that are on disk by now."""
     bytes: int = 0
@@ -182,6 +183,8 @@ class Prefetch:
                 f"it is at least {self._size:,} bytes, of which the cache may hold "
                 f"{self.limit:,}: give less, or -o cache_size="
             )
+        if self.asks_sizes_only:
+            return
         file.left = len(plan.tasks)
         self._tasks.extend((file, task) for task in plan.tasks)
         self.bytes += plan.size - plan.lacking

@@ -94,6 +94,10 @@ class Root(Directory):
         catalog.collection(identifier)
         return CollectionDirectory(self._around, f"/{name}", identifier)
 
+    def identities(self) -> list[tuple[str, ...]]:
+        """Return that of the source."""
+        return [(self._around.catalog.root,)]
+
 
 class Tree:
     """The nodes of one mount, by path. Any thread."""

@@ -1,0 +1,176 @@
+"""The commands about the cache of blocks: cache info, verify, clear, pin."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from mlhubfs import config as settings
+from mlhubfs.cli.mounting import takes_options
+from mlhubfs.cli.places import Place, takes_places
+from mlhubfs.cli.prefetching import fill, keys_of, measure, takes_jobs
+from mlhubfs.config import Config
+from mlhubfs.content.pins import Pin
+from mlhubfs.content.stock import Stock, Totals
+from mlhubfs.errors import CacheFull, MlhubfsError, NotFound
+from mlhubfs.session import blocks_folder, open_session
+from mlhubfs.tree.root import Tree
+
+
+@click.group()
+def cache() -> None:
+    """Look after the blocks on disk, which all mounts share; mounts may go on meanwhile."""
+
+
+@cache.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@takes_options
+def info(texts: tuple[str, ...], *, as_json: bool) -> None:
+    """Show where the cache is, how much it holds and may hold, and what is pinned."""
+    with Stock(_folder(texts)) as stock:
+        report = _report(stock)
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+    pinned = report["pinned"]
+    click.echo(f"folder  {report['folder']}")
+    click.echo(f"holds   {report['assets']:,} assets, {_size(report['bytes'])}")
+    click.echo(
+        f"limit   {_size(report['limit'])}, and {_size(report['free'])} of the disk are free"
+    )
+    click.echo(f"pinned  {pinned['assets']:,} assets, {_size(pinned['bytes'])}")
+    for one in pinned["paths"]:
+        click.echo(f"  {one['path']} of {one['source']}")
+
+
+@cache.command()
+@takes_options
+def verify(texts: tuple[str, ...]) -> None:
+    """Read every block and compare it with its checksum; remove what is bad, and count it.
+
+    What is removed is fetched again when it is read. Exit code 1 if there was any.
+    """
+    bad = values = 0
+    with Stock(_folder(texts)) as stock:
+        total = stock.totals().bytes
+        with tqdm(total=total, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+            for one in stock.verify():
+                values += 1
+                bad += one.bad
+                bar.update(one.bytes)
+    found = f"{bad:,} bad blocks, which were removed" if bad else "all sound"
+    click.echo(f"{values:,} values, {_size(total)}: {found}")
+    sys.exit(1 if bad else 0)
+
+
+@cache.command()
+@takes_places(required=False)
+@click.option("--yes", is_flag=True, help="Do not ask before all of it is removed.")
+def clear(places: list[Place], *, yes: bool) -> None:
+    """Remove the blocks of PATHs (all of a source is its `/`), or of everything.
+
+    What is pinned stays, and so do the listings. No server is asked.
+    """
+    removed = 0
+    for config, paths in places:
+        with _stock(config) as stock:
+            if paths:
+                removed += _clear(stock, config, paths)
+            elif yes or click.confirm(f"Remove {_size(stock.totals().bytes)} in {stock.folder}?"):
+                removed += stock.clear()
+    click.echo(f"{_size(removed)} removed")
+
+
+@cache.command()
+@takes_places()
+@takes_jobs
+@click.option("--unpin", is_flag=True, help="Let PATHs be evicted again; they stay for now.")
+def pin(places: list[Place], *, jobs: int, unpin: bool) -> None:
+    """Bring PATHs into the cache, as prefetch does, and never evict them.
+
+    It is refused where it is more than the cache may hold beside what is pinned already.
+    """
+    failed = 0
+    for config, paths in places:
+        for path in paths:
+            if unpin:
+                _unpin(config, path)
+            else:
+                failed += _pin(config, path, jobs)
+    sys.exit(1 if failed else 0)
+
+
+def _clear(stock: Stock, config: Config, paths: list[str]) -> int:
+    with open_session(replace(config, offline=True)) as session:
+        return sum(stock.clear(_keys(session.tree, path)) for path in paths)
+
+
+def _pin(config: Config, path: str, jobs: int) -> int:
+    """Pin one path; return how many of its files could not be had."""
+    with open_session(config, fills_cache=True) as session, _stock(config) as stock:
+        pin = Pin(config.source, path, tuple(_keys(session.tree, path)))
+        measure(session, config, [path], jobs)
+        stock.pin(pin)
+        try:
+            failed = fill(session, config, [path], jobs)
+        except CacheFull:  # it has grown since
+            stock.unpin(pin.source, pin.path)
+            raise
+        # A mount that was writing as the pin came did not know of it.
+        stock.pin(pin)
+    click.echo(f"{path} is pinned")
+    return failed
+
+
+def _unpin(config: Config, path: str) -> None:
+    with _stock(config) as stock:
+        if not stock.unpin(config.source, path):
+            raise NotFound(f"{path} of {config.source} is not pinned: see `mlhubfs cache info`")
+    click.echo(f"{path} is no longer pinned")
+
+
+def _keys(tree: Tree, path: str) -> list[str]:
+    keys = keys_of(tree, path)
+    if not keys:
+        raise MlhubfsError(f"{path} takes nothing from the cache: it is made of the catalog")
+    return keys
+
+
+def _report(stock: Stock) -> dict[str, Any]:
+    return {
+        "folder": os.fspath(stock.folder),
+        **_told(stock.totals()),
+        "limit": stock.limit,
+        "free": stock.free,
+        "pinned": {
+            **_told(stock.pinned()),
+            "paths": [{"source": one.source, "path": one.path} for one in stock.pins.all()],
+        },
+    }
+
+
+def _told(totals: Totals) -> dict[str, int]:
+    return {"assets": totals.assets, "bytes": totals.bytes}
+
+
+@contextmanager
+def _stock(config: Config) -> Iterator[Stock]:
+    with Stock(blocks_folder(config)) as stock:
+        yield stock
+
+
+def _folder(texts: tuple[str, ...]) -> Path:
+    anonymous = {**os.environ, "MLHUB_PROFILE": settings.ANONYMOUS}
+    chosen = settings.parse_options(texts)
+    return blocks_folder(settings.load(anonymous, **chosen))
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"
