@@ -568,3 +568,19 @@ def test_a_cut_name_of_a_dataset_or_loose_collection_is_found(host, rooms):
         document(rooms, f"/{encode(long)}/{encode(long + 'c')}/collection.json")["id"] == long + "c"
     )
     assert rooms.tree.node(f"/{encode(long + 'x')}/a").attributes().is_directory
+
+
+@pytest.mark.parametrize(
+    ("path", "identities"),
+    [("/", [()]), ("/d", [("c",), ("e",)]), ("/d/c", [("c",)]), ("/d/c/a", [("c", "a")]),
+     ("/d/c/a/B02.tif", [("c", "a", "B02")]), ("/d/c/_common", [("c", "")]),
+     ("/d/c/_common/table.csv", [("c", "", "table.csv")]),
+     ("/d/c/a/stac.json", []), ("/README.txt", [])],
+)  # fmt: skip
+def test_a_node_tells_with_what_its_assets_identities_begin(host, rooms, path, identities):
+    """So that all that is kept of it can be found; a document takes nothing from the cache."""
+    special = stac_collection("c", {"table.csv": {"href": "/store/table.csv"}})
+    items = [stac_item("a", {"B02": "/store/a.tif"})]
+    mlhub(host, {"d": {"c": items, "e": []}}, collections={"c": special})
+    expected = [(rooms.root, *one) for one in identities]
+    assert rooms.tree.node(path).identities() == expected

@@ -65,7 +65,7 @@ def verify(texts: tuple[str, ...]) -> None:
                 values += 1
                 bad += one.bad
                 bar.update(one.bytes)
-    found = f"{bad:,} bad blocks, which were removed" if bad else "all sound"
+    found = f"bad blocks: {bad:,}; they were removed" if bad else "all sound"
     click.echo(f"{values:,} values, {_size(total)}: {found}")
     sys.exit(1 if bad else 0)
 
