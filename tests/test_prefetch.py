@@ -43,7 +43,7 @@ def serve(host):
 
 def fill(rooms, *paths, jobs=4, limit=1 << 30):
     """Prefetch paths; return what came of it when all is on disk."""
-    work = Prefetch(Walk(rooms.tree, paths), rooms.network.submit, jobs, limit)
+    work = Prefetch(Walk(rooms.tree, paths), rooms.network.submit, jobs=jobs, limit=limit)
     for _ in work.run():
         pass
     rooms.flush()
@@ -100,7 +100,9 @@ def test_at_most_so_many_requests_are_under_way(host, rooms):
     release = host.hold()
     for name in ("a/B02", "a/B03", "b/B02"):
         host.on(f"/store/{name}", Asset(b"x", hold=release))
-    steps = Prefetch(Walk(rooms.tree, ["/d/c/a", "/d/c/b"]), rooms.network.submit, 2, 1 << 30).run()
+    steps = Prefetch(
+        Walk(rooms.tree, ["/d/c/a", "/d/c/b"]), rooms.network.submit, jobs=2, limit=1 << 30
+    ).run()
     next(steps)
     host.wait_for("/store/a/B02")
     host.wait_for("/store/a/B03")
@@ -138,7 +140,7 @@ def test_a_server_that_is_down_ends_it(rooms):
             yield from [("/x", Unavailable("refused")), ("/y", NotFound("gone"))]
             yield from [("/z", Unavailable("refused"))] * 50
 
-    work = Prefetch(Down(rooms.tree, []), rooms.network.submit, 2, 1 << 30)
+    work = Prefetch(Down(rooms.tree, []), rooms.network.submit, jobs=2, limit=1 << 30)
     with pytest.raises(Unavailable, match="20 files in a row could not be had: refused"):
         list(work.run())
     assert work.failed == 22
@@ -157,7 +159,7 @@ def test_the_total_is_told_where_directories_are_counted(host, rooms):
     mlhub(host, {"d": {"c": [stac_item(f"i{n}", {"B02": f"/s/{n}"}) for n in range(9)]}})
     for number in range(9):
         host.on(f"/s/{number}", Asset(bytes(1000)))
-    work = Prefetch(Walk(rooms.tree, ["/d/c"]), rooms.network.submit, 1, 1 << 30)
+    work = Prefetch(Walk(rooms.tree, ["/d/c"]), rooms.network.submit, jobs=1, limit=1 << 30)
     totals = {work.total for _ in work.run()}
     assert work.total == 9000
     assert min(totals - {0}) >= 4500

@@ -53,7 +53,8 @@ def fill(session: Session, config: Config, paths: Sequence[str], jobs: int) -> i
     if session.cache is None:
         raise MlhubfsError(f"{config.cache_dir} cannot be used: give another, -o cache_dir=DIR")
     walk = Walk(session.tree, paths)
-    work = Prefetch(walk, session.network.submit, jobs, _room(session, config, paths))
+    limit = _room(session, config, paths)
+    work = Prefetch(walk, session.network.submit, jobs=jobs, limit=limit)
     try:
         _run(work)
     except KeyboardInterrupt:
@@ -73,7 +74,8 @@ def measure(session: Session, config: Config, paths: Sequence[str], jobs: int) -
     The first block of each comes along: of small files, all that `fill` would ask for.
     """
     walk, limit = Walk(session.tree, paths), _room(session, config, paths)
-    _run(Prefetch(walk, session.network.submit, jobs, limit, asks_sizes_only=True))
+    submit = session.network.submit
+    _run(Prefetch(walk, submit, jobs=jobs, limit=limit, asks_sizes_only=True))
 
 
 def keys_of(tree: Tree, path: str) -> list[str]:

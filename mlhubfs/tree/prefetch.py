@@ -14,7 +14,7 @@ import posixpath
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from mlhubfs.content.content import Plan
@@ -102,28 +102,35 @@ class _File:
     has_failed: bool = False
 
 
-@dataclass
 class Prefetch:
     """The bringing of what `walk` finds, by `submit`, with at most `jobs` requests at a time.
 
     `limit` is how many bytes the cache may hold of it. `asks_sizes_only` finds out no more.
     """
 
-    walk: Walk
-    submit: Callable[[Callable[[], Any]], Future[Any]]
-    jobs: int
-    limit: int
-    asks_sizes_only: bool = False
-    files: int = 0
-    """Files that are on disk by now."""
-    bytes: int = 0
-    """Of files and parts of files that are on disk by now."""
-    failed: int = 0
-    failures: list[tuple[str, MlhubfsError]] = field(default_factory=list)
-    """The first of those that failed."""
-
-    def __post_init__(self) -> None:
-        self._found = iter(self.walk)
+    def __init__(
+        self,
+        walk: Walk,
+        submit: Callable[[Callable[[], Any]], Future[Any]],
+        *,
+        jobs: int,
+        limit: int,
+        asks_sizes_only: bool = False,
+    ) -> None:
+        self.files = 0
+        """Files that are on disk by now."""
+        self.bytes = 0
+        """Of files, and of parts of files, that are on disk by now."""
+        self.failed = 0
+        """Files and directories that could not be had."""
+        self.failures: list[tuple[str, MlhubfsError]] = []
+        """The first of those, and why."""
+        self._walk = walk
+        self._found = iter(walk)
+        self._submit = submit
+        self._jobs = jobs
+        self._limit = limit
+        self._asks_sizes_only = asks_sizes_only
         self._tasks: deque[tuple[_File, Callable[[], Any]]] = deque()
         self._coming: dict[Future[Any], _File] = {}
         self._size = 0
@@ -132,7 +139,7 @@ class Prefetch:
     @property
     def total(self) -> int | None:
         """How many bytes it will be in all, by what was seen so far, where that can be told."""
-        share = self.walk.share()
+        share = self._walk.share()
         return round(self._size / share) if share else None
 
     def run(self) -> Iterator[None]:
@@ -141,8 +148,8 @@ class Prefetch:
         Raises CacheFull where it is more than `limit`, and Unavailable where the server is down.
         """
         while True:
-            while len(self._coming) < self.jobs and (task := self._next()):
-                self._coming[self.submit(task[1])] = task[0]
+            while len(self._coming) < self._jobs and (task := self._next()):
+                self._coming[self._submit(task[1])] = task[0]
             if not self._coming:
                 return
             done, _ = wait(self._coming, _STEP_SECONDS, FIRST_COMPLETED)
@@ -178,12 +185,12 @@ class Prefetch:
 
     def _begin(self, file: _File, plan: Plan) -> None:
         self._size += plan.size
-        if self._size > self.limit:
+        if self._size > self._limit:
             raise CacheFull(
                 f"it is at least {self._size:,} bytes, of which the cache may hold "
-                f"{self.limit:,}: give less, or -o cache_size="
+                f"{self._limit:,}: give less, or -o cache_size="
             )
-        if self.asks_sizes_only:
+        if self._asks_sizes_only:
             return
         file.left = len(plan.tasks)
         self._tasks.extend((file, task) for task in plan.tasks)
@@ -195,5 +202,5 @@ class Prefetch:
         if len(self.failures) < _TOLD:
             self.failures.append((file.path, error))
         self._in_vain = self._in_vain + 1 if isinstance(error, Unavailable) else 0
-        if self._in_vain == max(_IN_VAIN, self.jobs):
+        if self._in_vain == max(_IN_VAIN, self._jobs):
             raise Unavailable(f"{self._in_vain} files in a row could not be had: {error}")
