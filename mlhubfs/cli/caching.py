@@ -3,10 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
@@ -15,7 +12,7 @@ from tqdm import tqdm
 from mlhubfs import config as settings
 from mlhubfs.cli.mounting import takes_options
 from mlhubfs.cli.places import Place, takes_places
-from mlhubfs.cli.prefetching import fill, keys_of, measure, takes_jobs
+from mlhubfs.cli.prefetching import fill, filling, keys_of, measure, takes_jobs
 from mlhubfs.config import Config
 from mlhubfs.content.pins import Pin
 from mlhubfs.content.stock import Stock, Totals
@@ -34,7 +31,7 @@ def cache() -> None:
 @takes_options
 def info(texts: tuple[str, ...], *, as_json: bool) -> None:
     """Show where the cache is, how much it holds and may hold, and what is pinned."""
-    with Stock(_folder(texts)) as stock:
+    with _own(texts) as stock:
         report = _report(stock)
     if as_json:
         click.echo(json.dumps(report, indent=2))
@@ -58,7 +55,7 @@ def verify(texts: tuple[str, ...]) -> None:
     What is removed is fetched again when it is read. Exit code 1 if there was any.
     """
     bad = values = 0
-    with Stock(_folder(texts)) as stock:
+    with _own(texts) as stock:
         total = stock.totals().bytes
         with tqdm(total=total, unit="B", unit_scale=True, leave=False, disable=None) as bar:
             for one in stock.verify():
@@ -114,7 +111,7 @@ def _clear(stock: Stock, config: Config, paths: list[str]) -> int:
 
 def _pin(config: Config, path: str, jobs: int) -> int:
     """Pin one path; return how many of its files could not be had."""
-    with open_session(config, fills_cache=True) as session, _stock(config) as stock:
+    with filling(config) as session, _stock(config) as stock:
         pin = Pin(config.source, path, tuple(_keys(session.tree, path)))
         measure(session, config, [path], jobs)
         stock.pin(pin)
@@ -160,16 +157,14 @@ def _told(totals: Totals) -> dict[str, int]:
     return {"assets": totals.assets, "bytes": totals.bytes}
 
 
-@contextmanager
-def _stock(config: Config) -> Iterator[Stock]:
-    with Stock(blocks_folder(config)) as stock:
-        yield stock
+def _stock(config: Config) -> Stock:
+    return Stock(blocks_folder(config))
 
 
-def _folder(texts: tuple[str, ...]) -> Path:
+def _own(texts: tuple[str, ...]) -> Stock:
+    """Return the cache of the user, of whatever sources: no key is looked for."""
     anonymous = {**os.environ, "MLHUB_PROFILE": settings.ANONYMOUS}
-    chosen = settings.parse_options(texts)
-    return blocks_folder(settings.load(anonymous, **chosen))
+    return _stock(settings.load(anonymous, **settings.parse_options(texts)))
 
 
 def _size(count: int) -> str:

@@ -31,7 +31,9 @@ def takes_places(*, required: bool = True) -> Callable[[Callable[..., Any]], Cal
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        @click.argument("paths", nargs=-1, metavar="PATH...", required=required)
+        @click.argument(
+            "paths", nargs=-1, required=required, metavar="PATH..." if required else "[PATH]..."
+        )
         @click.option(
             "-s", "--source", help="Root URL of the API, where PATH is not inside a mount."
         )

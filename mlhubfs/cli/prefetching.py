@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -18,6 +19,7 @@ from mlhubfs.tree.prefetch import Prefetch, Walk
 from mlhubfs.tree.root import Tree
 
 _FLUSH_SECONDS = 60.0
+_MEMORY = 64 << 20  # bytes: nobody reads here what has come
 
 
 def takes_jobs(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -39,9 +41,14 @@ def prefetch(places: list[Place], *, jobs: int) -> None:
     """
     failed = 0
     for config, paths in places:
-        with open_session(config, fills_cache=True) as session:
+        with filling(config) as session:
             failed += fill(session, config, paths, jobs)
     sys.exit(1 if failed else 0)
+
+
+def filling(config: Config) -> AbstractContextManager[Session]:
+    """Return a session that keeps on disk what it reads, and little of it in memory."""
+    return open_session(replace(config, memory=min(config.memory, _MEMORY)), fills_cache=True)
 
 
 def fill(session: Session, config: Config, paths: Sequence[str], jobs: int) -> int:

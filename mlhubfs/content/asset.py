@@ -60,8 +60,8 @@ class Version(NamedTuple):
 def key_of(identity: tuple[str, ...]) -> str:
     """Return 16 hexadecimal digits for each part of an identity, or of the first parts of one.
 
-    So all that is kept of a collection, or of an item, is one range of keys. Each part stands
-    alone: names that share 64 bits would have to be of one item, and be made so by its own server.
+    So all that is kept of a collection, or of an item, is one range of keys. 64 bits for a part: of
+    a collection of 590,326 items, two share theirs with a probability of 1 in 100 million.
     """
     return "".join(_digest(part) for part in identity)
 

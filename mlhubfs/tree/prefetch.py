@@ -53,9 +53,10 @@ class Walk:
         """
         share = 1.0
         for here in reversed(self._inside):
-            if not here.count:
+            if here.count is None or here.number == here.documents:
                 return None
-            share = (here.number - 1 + share) / max(here.count, here.number)
+            number, count = here.number - here.documents, here.count - here.documents
+            share = (number - 1 + share) / max(number, count)
         return share
 
     def _at(self, path: str, find: Callable[[], Node]) -> Iterator[Found]:
@@ -65,6 +66,8 @@ class Walk:
                 yield path, node
             elif isinstance(node, Directory):
                 yield from self._below(path, node)
+            else:
+                self._inside[-1].documents += 1
         except MlhubfsError as error:
             yield path, error
 
@@ -92,6 +95,8 @@ class _Inside:
 
     number: int = 0
     count: int | None = None
+    documents: int = 0
+    """Of the names so far, those of files that are not fetched."""
 
 
 @dataclass(eq=False)
