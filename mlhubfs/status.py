@@ -27,7 +27,7 @@ from mlhubfs.errors import MountError
 
 Report = dict[str, Any]
 _OPTIONS = (
-    "cache_dir", "cache_size", "memory", "ttl", "content_ttl", "negative_ttl",
+    "cache_size", "memory", "ttl", "content_ttl", "negative_ttl",
     "timeout", "connect_timeout", "read_timeout", "page_size",
 )  # fmt: skip
 _SECONDS = 10.0  # a daemon that does not answer by then hangs
@@ -55,7 +55,7 @@ def collections(walks: Iterable[Walk], now: float | None = None) -> list[Report]
 
 def options(config: Config) -> Report:
     """Return the settings that a command needs to work on what a mount keeps."""
-    return {name: json.loads(json.dumps(getattr(config, name), default=str)) for name in _OPTIONS}
+    return {name: getattr(config, name) for name in _OPTIONS} | {"cache_dir": str(config.cache_dir)}
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from commands import User, refused
 from faulty import Asset, FaultyServer, Pattern, Reply
-from rooms import Rooms, asked, mlhub, stac_collection, stac_item
+from rooms import Rooms, answer, asked, features, mlhub, stac_collection, stac_item
 from synthetic import Numbered, SyntheticServer, item
 
 from mlhubfs.content.blocks import EXTENT
@@ -220,6 +220,15 @@ class TestCommand:
         done = user.run("prefetch", "/d/c/i1", "/d/c/gone", source=server.root_url)
         assert done.code == 1
         assert done.err.startswith("mlhubfs: /d/c/gone: ")
+        assert done.out.startswith("2 files")
+
+    def test_a_listing_that_ends_early_is_said(self, user, host):
+        """What was listed is brought, and that it is not all is told."""
+        serve(host)
+        page = features([stac_item("a", {"B02": "/store/a/B02"})], context={"matched": 9})
+        host.on("/v1/collections/c/items", answer(page))
+        done = user.run("prefetch", "/d", source=f"{host.url}/v1")
+        assert "mlhubfs: the listing is incomplete: c: " in done.err
         assert done.out.startswith("2 files")
 
     def test_a_path_inside_a_mount_fills_the_cache_of_the_mount(self, server, mounted, binding):

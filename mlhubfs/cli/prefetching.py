@@ -69,6 +69,8 @@ def fill(session: Session, config: Config, paths: Sequence[str], jobs: int) -> i
         sys.exit(130)
     finally:
         _tell(work)
+    for problem in session.catalog.problems():
+        click.echo(f"mlhubfs: the listing is incomplete: {problem}", err=True)
     click.echo(f"{_summary(work)}; {session.transport.requests:,} requests")
     if not session.cache.flush(_FLUSH_SECONDS) or session.cache.problem:
         raise MlhubfsError(f"not all of it could be kept: {session.cache.problem}")
