@@ -66,6 +66,17 @@ def test_all_files_below_a_directory_are_brought(host, rooms):
     assert asked(host) == []
 
 
+def test_a_view_means_what_it_shows(host, rooms):
+    """The links of a view are followed, and no view is entered that was not named."""
+    serve(host)
+    work = fill(rooms, "/d/c/@where/datetime=..2100-01-01")
+    assert (work.files, work.failures) == (3, [])
+    with Rooms(host, cache=None, show_views=True) as showing:
+        assert [path for path, _ in Walk(showing.tree, ["/d"])] == [
+            "/d/c/_common/common", "/d/c/a/B02.tif", "/d/c/a/B03.tif", "/d/c/b/B02.tif",
+        ]  # fmt: skip
+
+
 def test_a_second_run_asks_for_nothing(host, tmp_path):
     """What is on disk is not asked for again by another process."""
     serve(host)

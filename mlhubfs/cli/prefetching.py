@@ -89,7 +89,7 @@ def measure(session: Session, config: Config, paths: Sequence[str], jobs: int) -
 
 def keys_of(tree: Tree, path: str) -> list[str]:
     """Return with what the keys begin of all that the cache holds of a path."""
-    return [key_of(one) for one in tree.node(path).identities()]
+    return [key_of(one) for one in tree.followed(path).identities()]
 
 
 def _room(session: Session, config: Config, paths: Sequence[str]) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 from mlhubfs.content.content import Plan
 from mlhubfs.errors import CacheFull, MlhubfsError, Unavailable
 from mlhubfs.tree.item import AssetFile
-from mlhubfs.tree.nodes import Directory, Node
+from mlhubfs.tree.nodes import Directory, Node, Symlink
 from mlhubfs.tree.root import Tree
 
 _STEP_SECONDS = 0.2  # between two looks at the bar while nothing comes
@@ -31,7 +31,11 @@ Found = tuple[str, AssetFile | MlhubfsError]
 
 
 class Walk:
-    """The assets' files at and below `paths` of a tree, or why they cannot be reached."""
+    """The assets' files at and below `paths` of a tree, or why they cannot be reached.
+
+    Links are followed, so that a view's path means what it shows; below other paths no view is
+    entered, for it would bring the same files again.
+    """
 
     def __init__(self, tree: Tree, paths: Sequence[str]) -> None:
         self._tree = tree
@@ -66,6 +70,8 @@ class Walk:
                 yield path, node
             elif isinstance(node, Directory):
                 yield from self._below(path, node)
+            elif isinstance(node, Symlink):
+                yield from self._at(path, lambda: self._tree.followed(path))
             else:
                 self._inside[-1].documents += 1
         except MlhubfsError as error:
@@ -78,6 +84,9 @@ class Walk:
             for entry in children(0):
                 here.number += 1
                 here.count = children.count()
+                if entry.name.startswith("@"):  # as no id's name does
+                    here.documents += 1
+                    continue
                 below = posixpath.join(path, entry.name)
                 yield from self._at(below, lambda name=entry.name: directory.child(name))  # type: ignore[misc]
         finally:
