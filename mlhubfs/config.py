@@ -116,6 +116,9 @@ class Config:
     content_ttl: float = _option(
         86400.0, parse_seconds, "how long a file's size and validator are trusted", "1d"
     )
+    immutable: bool = _option(
+        False, _parse_flag, "trust sizes and validators for ever: files are never replaced", "off"
+    )
     negative_ttl: float = _option(
         60.0, parse_seconds, "how long a name that does not exist is remembered", "60"
     )

@@ -95,7 +95,7 @@ def open_session(
             cache,
             network=network,
             disk=disk,
-            ttl=math.inf if config.offline else config.content_ttl,
+            ttl=math.inf if config.offline or config.immutable else config.content_ttl,
             negative_ttl=config.negative_ttl,
             timeout=config.timeout,
             budget=config.memory,

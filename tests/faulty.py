@@ -113,6 +113,8 @@ class Asset(Faults):
     etag: str | None = '"v1"'
     modified: str | None = MODIFIED
     ranges: bool = True
+    conditional: bool = False
+    """Answer 304 to an If-None-Match that names the ETag."""
     headers: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, request: Request) -> Reply:
@@ -122,6 +124,9 @@ class Asset(Faults):
             said["ETag"] = self.etag
         if self.modified:
             said["Last-Modified"] = self.modified
+        opaque = (self.etag or "").removeprefix("W/")
+        if self.conditional and opaque and request.headers.get("if-none-match") == opaque:
+            return Reply(304, {"ETag": self.etag})
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
         status, body = 200, self.content
         if match and self.ranges:

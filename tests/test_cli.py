@@ -17,6 +17,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from commands import (
     AS_NOBODY,
     MLHUBFS,
@@ -33,7 +34,7 @@ from faulty import FaultyServer, Reply
 from rooms import answer, mlhub, stac_item
 
 import mlhubfs
-from mlhubfs.cli import main
+from mlhubfs.cli import cli, main
 from mlhubfs.server.run import LocalServer
 
 SAMPLE = Path(mlhubfs.__file__).parent / "sample"
@@ -176,6 +177,25 @@ class TestSources:
         """An option that does not exist, or a value that is none, is told with what would do."""
         (user.folder / "m").mkdir()
         refused(here("mount", "http://127.0.0.1:9/", "m", "-o", word), told)
+
+    def test_each_setting_is_an_option_of_its_own(self, monkeypatch, tmp_path):
+        """`--content-ttl 2h` is `-o content_ttl=2h`; what is not given keeps its default."""
+        mounted = []
+
+        def mount(config, *_, **__):
+            mounted.append(config)
+            return []
+
+        monkeypatch.setattr("mlhubfs.mount.mount", mount)
+        monkeypatch.setattr("mlhubfs.cli.mounting.log_to", lambda *_: None)
+        settings = ["-o", "memory=1G", "--content-ttl", "2h", "--immutable", "--guess", "off"]
+        words = ["-f", *settings, "http://h", "m"]
+        CliRunner().invoke(
+            cli, ["mount", *words], env={"HOME": str(tmp_path)}, catch_exceptions=False
+        )
+        (config,) = mounted
+        assert (config.memory, config.content_ttl, config.immutable) == (1 << 30, 7200, True)
+        assert (config.guess, config.ttl, config.offline) == (False, 300, False)
 
     def test_nobody_listens(self, user):
         """A host that refuses the connection is named, with the reason."""

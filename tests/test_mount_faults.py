@@ -377,6 +377,10 @@ def test_a_changed_etag_under_an_open_handle(scene, new):
         assert copy.read_bytes() == new
 
 
+@pytest.mark.promise(
+    "To open a file after `content_ttl` asks whether it has changed (If-None-Match, and one byte): "
+    "if not, the kernel's pages and the cached blocks serve on, else neither does."
+)
 def test_a_changed_etag_between_two_opens(scene):
     """A file that was replaced while it was closed is read as it is now, also what was cached."""
     with scene(f"{PATIENT},content_ttl=0", alone=True) as it:
@@ -388,6 +392,53 @@ def test_a_changed_etag_between_two_opens(scene):
             shutil.copyfile(it.path, copy)  # by sendfile, which goes by the kernel's size and pages
             assert copy.read_bytes() == new
             assert it.path.read_bytes() == new
+
+
+@pytest.mark.promise(
+    "To open a file after `content_ttl` asks whether it has changed (If-None-Match, and one byte): "
+    "if not, the kernel's pages and the cached blocks serve on, else neither does."
+)
+@pytest.mark.parametrize("conditional", [True, False], ids=["304", "206"])
+def test_an_unchanged_file_is_not_read_again(scene, conditional):
+    """Opened again after `content_ttl` it costs a byte: its pages are still in the kernel."""
+    with scene(f"{PATIENT},content_ttl=0", alone=True) as it:
+        it.storage.on(it.file, Asset(content=DATA, conditional=conditional))
+        assert it.path.read_bytes() == DATA
+        asked = len(it.storage.to(it.file))
+        with opened(it.path) as file, stopped(it.mount.daemon):
+            assert head(file) == DATA[:4096]
+        news = it.storage.to(it.file)[asked:]
+        assert {one.headers["range"] for one in news} == {"bytes=0-0"}
+        assert {one.headers["if-none-match"] for one in news} == {'"v1"'}
+        assert it.path.read_bytes() == DATA
+        assert {one.headers["range"] for one in it.storage.to(it.file)[asked:]} == {"bytes=0-0"}
+
+
+@pytest.mark.promise("With `immutable`, a file whose size is known is never asked about again.")
+def test_an_immutable_file_is_not_asked_about(scene):
+    """Whatever `content_ttl` says, opens cost no request, after a remount neither."""
+    with scene(f"{PATIENT},content_ttl=0,immutable", alone=True) as it:
+        assert it.path.read_bytes() == DATA
+        asked = len(it.storage.to(it.file))
+        it.mount.remount()
+        assert it.path.read_bytes() == DATA
+        assert len(it.storage.to(it.file)) == asked
+
+
+@contextlib.contextmanager
+def stopped(process):
+    """Stop a process meanwhile, so that what is answered is answered by the kernel."""
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+def head(file):
+    """Return what `head` reads of an open file."""
+    words = ["head", "-c", "4096"]
+    return subprocess.run(words, stdin=file, capture_output=True, timeout=20, check=True).stdout
 
 
 def test_the_size_is_told_anew(scene, binding):

@@ -155,12 +155,17 @@ def test_a_question_ahead_saves_the_question(host, make):
     "Names and items are asked for again after `ttl`, sizes and validators "
     "after `content_ttl`, missing names after `negative_ttl`."
 )
-def test_a_trusted_version_is_not_asked_for_and_an_old_one_with_one_byte(host, make):
+@pytest.mark.parametrize(
+    "faults",
+    [{}, {"conditional": True}, {"conditional": True, "ranges": False}, {"etag": None}],
+    ids=["206", "304", "304 without ranges", "206 by time"],
+)
+def test_a_trusted_version_is_not_asked_for_and_an_old_one_with_one_byte(host, make, faults):
     """An unchanged asset costs a byte a day; and that byte is not taken for the first block."""
-    host.on("/a.tif", Asset(CHIP))
+    host.on("/a.tif", Asset(CHIP, **faults))
     asset, clock = asset_at(f"{host.url}/a.tif"), Clock()
     origin = make(ttl=100, clock=clock)
-    origin.version(asset)
+    before = origin.version(asset)
     ranges(host)
     clock.now += 99
     assert origin.known_version(asset)
@@ -168,10 +173,33 @@ def test_a_trusted_version_is_not_asked_for_and_an_old_one_with_one_byte(host, m
     assert ranges(host) == []
     clock.now += 1
     assert origin.known_version(asset) is None
-    assert origin.version(asset).checked == clock.now
+    assert origin.version(asset) == before._replace(checked=clock.now)
     assert ranges(host) == [(0, 1)]
     assert origin.known_version(asset)
     assert len(origin.arrived) == 1
+
+
+def test_an_old_version_that_has_changed_is_the_new_one(host, make):
+    """The question for the old one is answered with the new one, at the price of one request."""
+    new = Pattern(2 << 20)
+    host.on("/a.tif", Asset(LARGE, conditional=True), Asset(new, etag='"v2"', conditional=True))
+    asset, clock = asset_at(f"{host.url}/a.tif"), Clock()
+    origin = make(ttl=100, clock=clock)
+    origin.version(asset)
+    clock.now += 100
+    assert origin.version(asset)[:2] == (len(new), "etag:v2")
+    assert ranges(host) == [(0, BLOCK), (0, 1)]
+
+
+def test_an_older_file_in_its_place_is_a_change(host, make):
+    """Without ETags too, where the server would call it unchanged since the newer one."""
+    older = MODIFIED.replace("2017", "2016")
+    host.on("/a.tif", Asset(LARGE, etag=None), Asset(LARGE, etag=None, modified=older))
+    asset, clock = asset_at(f"{host.url}/a.tif"), Clock()
+    origin = make(ttl=100, clock=clock)
+    origin.version(asset)
+    clock.now += 100
+    assert origin.version(asset).validator == f"modified:{older}"
 
 
 def test_for_ever_is_for_ever(host, make):

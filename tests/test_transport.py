@@ -264,6 +264,44 @@ def test_the_validator_is_the_same_however_it_is_written(
         assert (part.modified is None) == (modified != MODIFIED)
 
 
+@pytest.mark.parametrize("etag", ['"v1"', 'W/"v1"'], ids=["strong", "weak"])
+def test_an_asset_that_is_known_comes_only_if_it_has_changed(
+    server: FaultyServer, transport: Transport, etag: str
+) -> None:
+    """304 gives back what is known, with the URL of now; any other answer counts as ever."""
+    server.on("/download/1", Reply(302, {"Location": f"/f{SIGNED}"}))
+    server.on("/f", Asset(DATA, etag=etag, conditional=True))
+    known = transport.get_range(f"{server.url}/f", 0, 10)
+    found = transport.get_range(f"{server.url}/download/1", 0, 1, known=known)
+    assert found == known._replace(url=f"{server.url}/f{SIGNED}")
+    for changed in (Asset(DATA, etag='"v2"', conditional=True), Asset(DATA, etag=etag)):
+        server.on("/f", changed)
+        part = transport.get_range(f"{server.url}/f", 0, 1, known=known)
+        assert (part.data, part.total) == (DATA[:1], len(DATA))
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("validator", ["", f"modified:{MODIFIED}", 'etag:a", "b', "etag:a b"])
+def test_without_a_usable_etag_no_condition_is_set(
+    server: FaultyServer, transport: Transport, validator: str
+) -> None:
+    """Servers take If-Modified-Since for fulfilled by an older file, so only bytes can tell."""
+    server.on("/f", Asset(DATA))
+    known = ranges.Part(b"", len(DATA), validator, None, "")
+    assert transport.get_range(f"{server.url}/f", 0, 1, known=known).data == DATA[:1]
+    assert not [name for name in server.requests[0].headers if name.startswith("if-")]
+
+
+def test_304_of_another_version_or_unasked_is_a_lie(
+    server: FaultyServer, transport: Transport
+) -> None:
+    """Nothing is known to be unchanged by it."""
+    known = ranges.Part(b"", len(DATA), "etag:v1", None, "")
+    server.on("/f", Reply(304, {"ETag": '"v2"'}))
+    failure(BadAnswer, lambda: transport.get_range(f"{server.url}/f", 0, 1, known=known))
+    failure(BadAnswer, lambda: transport.get_range(f"{server.url}/f", 0, 1))
+
+
 def test_offsets_past_4_gib_are_right(server: FaultyServer, transport: Transport) -> None:
     """Ranges of a file of 5 GiB come from where they were asked for."""
     huge = Pattern(5 << 30)

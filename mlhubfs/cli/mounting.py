@@ -35,7 +35,10 @@ def _options_help() -> str:
         f"  {'profile':<16} the profile to take the API key from; __anonymous__ sends none",
         f"  {'api_key_file':<16} a file that holds the API key",
     ]
-    return "\b\nOptions of -o, as in `-o ttl=1h,allow_other`:\n" + "\n".join(lines)
+    return (
+        "\b\nOptions of -o, as in `-o ttl=1h,allow_other`; `--ttl 1h --allow-other` is the same:\n"
+        + "\n".join(lines)
+    )
 
 
 def takes_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,19 +52,21 @@ def takes_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def _takes_long_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command an option for each setting that `-o` takes, hidden: the epilog lists them."""
+    for name, option in reversed(OPTIONS.items()):
+        long = f"--{name.replace('_', '-')}"
+        command = click.option(long, name, is_flag=option.default is False, hidden=True)(command)
+    return command
+
+
 @click.command(epilog=f"{_options_help()}\n\n{_ENVIRONMENT}")
 @click.argument("words", nargs=-1, required=True, metavar="[SOURCE] MOUNTPOINT")
 @takes_options
 @click.option("-f", "--foreground", is_flag=True, help="Stay, and log to the terminal.")
-@click.option("--offline", is_flag=True, help="Ask no server; the same as -o offline.")
-@click.option("--show-views", is_flag=True, help="List @where and its like; as -o show_views.")
+@_takes_long_options
 def mount(
-    words: tuple[str, ...],
-    texts: tuple[str, ...],
-    *,
-    foreground: bool,
-    offline: bool,
-    show_views: bool,
+    words: tuple[str, ...], texts: tuple[str, ...], *, foreground: bool, **long: str | bool | None
 ) -> None:
     """Mount SOURCE, the root URL of an API, on the empty directory MOUNTPOINT.
 
@@ -74,8 +79,12 @@ def mount(
         raise click.UsageError("SOURCE and MOUNTPOINT must not be empty")
     source = words[0] if len(words) == 2 else None
     where = Path(words[-1])
-    flags = {"offline": offline, "show_views": show_views}
-    config = load(source, (*texts, *(name for name, is_set in flags.items() if is_set)))
+    given = [
+        name if value is True else f"{name}={value}"
+        for name, value in long.items()
+        if value not in {None, False}
+    ]
+    config = load(source, (*texts, *given))
     log_path = log_path_of(where)
     if foreground:
         log_to(logging.StreamHandler(), config)

@@ -132,7 +132,10 @@ class Origin:
         return version
 
     def _probe(self, asset: AssetRef) -> Version:
-        """Ask for the first block, which also tells the version; one byte if one was known."""
+        """Ask for the first block, which also tells the version.
+
+        If one was known, ask whether it still holds, and for one byte, which tells it too.
+        """
         # A reader that looked while another's probe was under way may get here when it has landed.
         known = self.known_version(asset)
         if known:
@@ -141,7 +144,7 @@ class Origin:
         with self._lock:
             before = self._versions.get(asset.key)
         try:
-            part = self._get_range(asset, 0, 1 if before else BLOCK)
+            part = self._get_range(asset, 0, 1 if before else BLOCK, before)
         except NotFound as error:
             with self._lock:
                 until = time.monotonic() + self._negative_ttl
@@ -162,31 +165,35 @@ class Origin:
         except MlhubfsError as error:
             _log.debug("probe ahead: %s", error)
 
-    def _get_range(self, asset: AssetRef, start: int, stop: int) -> Part:
-        deadline = time.monotonic() + self._timeout
+    def _get_range(
+        self, asset: AssetRef, start: int, stop: int, before: Version | None = None
+    ) -> Part:
+        ask = partial(
+            self._transport.get_range,
+            start=start,
+            stop=stop,
+            expect_html=asset.is_html,
+            known=before and Part(b"", before.size, before.validator, before.modified, url=""),
+            deadline=time.monotonic() + self._timeout,
+        )
         with self._lock:
             resolved = self._links.get(asset.key)
         link = resolved or asset.locate(0.0)
         try:
-            part = self._ask(asset, link, start, stop, deadline)
+            part = ask(link.href)
         except (Denied, NotFound):
             if not resolved and time.monotonic() - link.fetched < _NEW_LINK_SECONDS:
                 raise
             with self._lock:
                 self._links.pop(asset.key, None)
             link = asset.locate(link.fetched)
-            part = self._ask(asset, link, start, stop, deadline)
+            part = ask(link.href)
         with self._lock:
             _remember(self._links, asset.key, Location(part.url, link.fetched))
             self._rangeless.pop(asset.key, None)
             if part.whole is not None:
                 _remember(self._rangeless, asset.key, None)
         return part
-
-    def _ask(self, asset: AssetRef, link: Location, start: int, stop: int, deadline: float) -> Part:
-        return self._transport.get_range(
-            link.href, start, stop, expect_html=asset.is_html, deadline=deadline
-        )
 
     def _version_of(self, part: Part) -> Version:
         return Version(part.total, part.validator, part.modified, self._clock())

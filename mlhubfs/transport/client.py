@@ -30,7 +30,7 @@ from mlhubfs.transport.body import Body
 from mlhubfs.transport.document import Document, document
 from mlhubfs.transport.failure import CAUGHT, network_failure, status_failure
 from mlhubfs.transport.origin import describe, followed, origin, over_http, without_key
-from mlhubfs.transport.ranges import Part, part
+from mlhubfs.transport.ranges import Part, part, unless
 from mlhubfs.transport.retry import Failed
 from mlhubfs.transport.session import Session
 from mlhubfs.transport.watch import Lifeline, Watch
@@ -40,6 +40,7 @@ __all__ = ["Body", "Document", "Part", "Transport", "describe", "without_key"]
 log = logging.getLogger("mlhubfs.transport")
 T = TypeVar("T")
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+BODILESS = frozenset({304, 416})  # their headers say it all
 REDIRECT_LIMIT = 10  # MLHub's chains had three: http to https, the token, the storage
 DRAINED = 64 << 10  # bytes of an error page that are cheaper to read than a new connection to make
 
@@ -106,12 +107,15 @@ class Transport:
         stop: int,
         *,
         expect_html: bool = False,
+        known: Part | None = None,
         deadline: float | None = None,
     ) -> Part:
         """Return the bytes [start, stop) of the asset at `url`, fewer where it ends before `stop`.
 
         `expect_html` says that the asset is a web page, which otherwise is taken for a portal's.
-        Raises as `get_document`; NotFound and Denied may mean that the link has expired.
+        `known` is what is returned, with its new URL, where the server says that the asset has
+        its validator still. Raises as `get_document`; NotFound and Denied may mean that the link
+        has expired.
         """
         if not 0 <= start < stop:
             raise ValueError(f"[{start}, {stop}) is not a range of bytes")
@@ -120,10 +124,12 @@ class Transport:
             "Accept-Encoding": "identity",
             "Range": f"bytes={start}-{stop - 1}",
         }
+        if known:
+            headers |= unless(known.validator)
         return self._get(
             url,
             headers,
-            lambda response: part(response, start, stop, expect_html=expect_html),
+            lambda response: part(response, start, stop, expect_html=expect_html, known=known),
             deadline,
         )
 
@@ -222,6 +228,8 @@ class Transport:
                 if status not in REDIRECTS:
                     if status >= 400 and status != 416:
                         raise self._refusal(response)
+                    if status in BODILESS:
+                        _drain(response)
                     return take(response)
                 _drain(response)
                 there = followed(here, response.headers.get("Location"))

@@ -44,9 +44,21 @@ class Part(NamedTuple):
     """The whole asset, if the server ignored the range and sent it; `data` is a slice of it."""
 
 
-def part(response: requests.Response, start: int, stop: int, *, expect_html: bool) -> Part:
-    """Return the range [start, stop) out of a 200, 206 or 416; raise Failed if it is not there."""
+def part(
+    response: requests.Response,
+    start: int,
+    stop: int,
+    *,
+    expect_html: bool,
+    known: Part | None = None,
+) -> Part:
+    """Return the range [start, stop) out of a 200, 206 or 416, or `known` for a 304.
+
+    Raises Failed if it is not there.
+    """
     status, headers = response.status_code, response.headers
+    if status == 304 and known:
+        return _unchanged(response, known)
     if status not in {200, 206, 416}:
         _lie(response, f"answered {status} to a request for a range", tries=NEVER)
     if status != 416:
@@ -61,6 +73,18 @@ def part(response: requests.Response, start: int, stop: int, *, expect_html: boo
     else:
         total, data = _beyond_the_end(response, start), b""
     return Part(data, total, validator(headers), modified(headers), str(response.url), whole)
+
+
+def unless(validator: str) -> dict[str, str]:
+    """Return the headers that ask for an asset unless it still has `validator`.
+
+    If-None-Match compares weakly, so that the ETag matches with `W/` and without. There is no
+    If-Modified-Since: servers answer 304 to it also for a file that was replaced by an older one,
+    and tell no more than the Last-Modified that a range of one byte comes with.
+    """
+    kind, _, etag = validator.partition(":")
+    usable = kind == "etag" and re.fullmatch(r"[!#-~]+", etag)
+    return {"If-None-Match": f'"{etag}"'} if usable else {}
 
 
 def validator(headers: Any) -> str:
@@ -105,6 +129,13 @@ def read_exactly(response: requests.Response, length: int) -> bytes:
     if declared is None and response.raw.read(1):
         _lie(response, f"sent more than the {length} bytes of the range")
     return data
+
+
+def _unchanged(response: requests.Response, known: Part) -> Part:
+    """Return `known`, and where it is now, if a 304 speaks of that version."""
+    if "ETag" in response.headers and validator(response.headers) != known.validator:
+        _lie(response, "answered 304, which says unchanged, with another ETag")
+    return known._replace(url=str(response.url))
 
 
 def _check_kind(response: requests.Response, *, expect_html: bool) -> None:
