@@ -268,6 +268,24 @@ def test_an_old_version_on_disk_is_checked_and_its_blocks_serve_on(host, tmp_pat
         assert ranges(host) == expected
 
 
+@pytest.mark.fault("the clock jumps, forward or back")
+def test_a_clock_that_jumps(host):
+    """Open files are read on; an open asks whether what was checked long ago, or later, holds."""
+    host.on("/a.tif", Asset(LARGE, conditional=True))
+    asset, clock = asset_at(f"{host.url}/a.tif"), Clock()
+    with Rooms(host, clock=clock) as rooms:
+        reader = rooms.content.open(asset)
+        for number, years in enumerate((10, -20, 10), 1):
+            clock.now += years * 365 * 86400
+            offset = number * 10 * MIB
+            ranges(host)
+            assert reader.read(offset, 1000) == LARGE[offset : offset + 1000]
+            assert len(ranges(host)) == 1
+            clock.now -= years * 365 * 86400
+            assert rooms.content.open(asset).read(offset, 1000) == LARGE[offset : offset + 1000]
+            assert ranges(host) == [(0, 1)]
+
+
 # --- servers that do not do as they should
 
 

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mounted as mounts
@@ -218,6 +219,8 @@ def read_by(*readings):
             one.kill()
 
 
+@pytest.mark.fault("connections refused")
+@pytest.mark.fault("connections reset, bodies cut short")
 def test_server_killed_in_mid_read_and_restarted(scene):
     """A read during which the storage dies and comes back returns the right bytes."""
     with scene(PATIENT) as it, opened(it.path) as file:
@@ -232,12 +235,14 @@ def test_server_killed_in_mid_read_and_restarted(scene):
         assert reading.data() == DATA[FAR : FAR + 65536]
 
 
-def test_a_burst_of_5xx(scene):
-    """503, 502 and 500 in a row are waited out: the right bytes."""
+@pytest.mark.fault("500, 502, 503, 504")
+@pytest.mark.fault("408")
+@pytest.mark.fault("connections reset, bodies cut short")
+def test_a_burst_of_trouble(scene):
+    """Statuses that may pass, and resets, are waited out: the right bytes."""
+    trouble = [*map(Reply, (500, 502, 503, 504, 408)), Reply(reset=True)]
     with scene(PATIENT) as it:
-        it.storage.on(
-            it.file, Reply(503), Reply(502), Asset(content=DATA), Reply(500), Asset(content=DATA)
-        )
+        it.storage.on(it.file, *trouble[:3], Asset(content=DATA), *trouble[3:], Asset(content=DATA))
         assert_right(it)
 
 
@@ -249,16 +254,61 @@ def test_a_burst_of_5xx_of_the_api(scene):
         assert_right(it)
 
 
-def test_5xx_for_ever(scene):
-    """A storage that answers nothing but 5xx gives EIO within the timeout, and then recovers."""
+def lying(**headers):
+    """Return a storage whose every answer has these headers instead of the true ones."""
+    return Asset(content=DATA, headers={name.replace("_", "-"): headers[name] for name in headers})
+
+
+LASTING = {
+    "500": (Reply(500), errno.EIO),
+    "504": (Reply(504), errno.EIO),
+    "reset": (Reply(reset=True), errno.EIO),
+    "cut": (Asset(content=DATA, cut=1000), errno.EIO),
+    "408": (Reply(408), errno.ETIMEDOUT),
+    "403": (Reply(403), errno.EACCES),
+    "410": (Reply(410), errno.ENOENT),
+    "416": (Reply(416, {"Content-Range": f"bytes */{SIZE}"}), errno.EIO),
+    "no Location": (Reply(302), errno.EIO),
+    "to ftp": (Reply(302, {"Location": "ftp://127.0.0.1/a"}), errno.EIO),
+    "in circles": (lambda request: Reply(302, {"Location": request.path}), errno.EIO),
+    "another range": (lying(Content_Range=f"bytes 0-{(256 << 10) - 1}/{SIZE}"), errno.EIO),
+    "a shorter range": (lying(Content_Range=f"bytes {FAR}-{FAR + 9}/{SIZE}"), errno.EIO),
+    "no range": (lying(Content_Range="nonsense"), errno.EIO),
+    "several ranges": (lying(Content_Type="multipart/byteranges; boundary=x"), errno.EIO),
+    "too long": (Asset(content=DATA, length=SIZE), errno.EIO),
+    "too short": (Asset(content=DATA, length=99), errno.EIO),
+    "no length": (Asset(content=DATA, ranges=False, length=-1), errno.EIO),
+    "gzip": (Asset(content=DATA, compressed=True), errno.EIO),
+    "br": (lying(Content_Encoding="br"), errno.EIO),
+    "html": (Reply(200, HTML, b"<html>please log in</html>"), errno.EIO),
+}
+
+
+@pytest.mark.fault("no such item, asset or file; storage answers 404 or 410")
+@pytest.mark.fault("the server refuses the key, or storage a fresh link (401, 403)")
+@pytest.mark.fault("500, 502, 503, 504")
+@pytest.mark.fault("408")
+@pytest.mark.fault("connections reset, bodies cut short")
+@pytest.mark.fault("416 for bytes that exist")
+@pytest.mark.fault(
+    "redirects in circles, more than 10, without `Location`, to another scheme, from https to http"
+)
+@pytest.mark.fault("206 with another range, with several (multipart), with another length")
+@pytest.mark.fault("no length")
+@pytest.mark.fault("bytes compressed unasked (gzip, br)")
+@pytest.mark.fault("a web page instead of the file")
+@pytest.mark.parametrize(("trouble", "code"), LASTING.values(), ids=LASTING.keys())
+def test_trouble_that_lasts(scene, trouble, code):
+    """A read that needs the storage has its errno in time, what is there is read; it recovers."""
     with scene(QUICK) as it, opened(it.path) as file:
-        it.storage.on(it.file, Reply(500))
-        fails(errno.EIO, lambda: os.pread(file, 100, FAR))
+        it.storage.on(it.file, trouble)
+        assert Reading(it.path, FAR).errno(20) == code
         assert os.pread(file, 100, 0) == DATA[:100]
         it.storage.on(it.file, Asset(content=DATA))
         assert_right(it)
 
 
+@pytest.mark.fault("429, with `Retry-After` as seconds or a date")
 def test_429_with_a_short_wait(scene):
     """429 with `Retry-After: 1` is waited for, at least so long, and the bytes are right."""
     with scene(PATIENT) as it, opened(it.path) as file:
@@ -268,6 +318,7 @@ def test_429_with_a_short_wait(scene):
         assert time.monotonic() - started >= 1
 
 
+@pytest.mark.fault("429, with `Retry-After` as seconds or a date")
 def test_429_with_a_long_wait(scene):
     """429 that asks for more time than the timeout leaves gives EAGAIN, without waiting."""
     with scene("timeout=50") as it, opened(it.path) as file:
@@ -279,6 +330,7 @@ def test_429_with_a_long_wait(scene):
         assert_right(it)
 
 
+@pytest.mark.fault("connections reset, bodies cut short")
 def test_a_body_cut_short(scene):
     """A body that breaks off is asked for again: the right bytes; if it always does, EIO."""
     with scene(PATIENT) as it:
@@ -291,6 +343,7 @@ def test_a_body_cut_short(scene):
         assert_right(it)
 
 
+@pytest.mark.fault("`Range` is ignored: 200 and the whole file")
 def test_range_ignored(scene):
     """A storage that answers every range with 200 and all gives the right bytes."""
     with scene(PATIENT) as it:
@@ -299,22 +352,44 @@ def test_range_ignored(scene):
         assert it.path.stat().st_size == SIZE
 
 
-def test_lies_about_the_range(scene):
-    """Another range than the asked one, or another length, is never taken for it: EIO."""
-    lies = (
-        {"Content-Range": f"bytes 0-{(256 << 10) - 1}/{SIZE}"},
-        {"Content-Range": f"bytes {FAR}-{FAR + 9}/{SIZE}"},
-        {"Content-Range": "nonsense"},
-        {"Content-Encoding": "gzip"},
-    )
-    with scene(QUICK) as it, opened(it.path) as file:
-        for lie in lies:
-            it.storage.on(it.file, Asset(content=DATA, headers=lie))
-            fails(errno.EIO, lambda: os.pread(file, 100, FAR))
-        it.storage.on(it.file, Asset(content=DATA))
+@pytest.mark.fault("no length")
+@pytest.mark.parametrize("framing", [{"chunked": True}, {"length": -1}], ids=["chunked", "closed"])
+def test_no_length(scene, framing):
+    """A range that comes in chunks, or ends with the connection, gives the right bytes."""
+    with scene(PATIENT) as it:
+        it.storage.on(it.file, Asset(content=DATA, **framing))
         assert_right(it)
 
 
+@pytest.mark.fault("an empty file, a file of 5 GiB")
+def test_the_smallest_and_the_largest(scene):
+    """An empty file is empty; of 5 GiB the bytes around and behind 2^32 are the right ones."""
+    huge = Pattern(5 << 30)
+
+    def prepare(it):
+        it.storage.on(f"{it.file}/0", Asset(content=b""))
+        it.storage.on(f"{it.file}/5", Asset(content=huge))
+        it.describe({f"{n}.tif": f"{it.storage.url}{it.file}/{n}" for n in (0, 5)})
+
+    with scene(PATIENT, prepare) as it:
+        assert (it.item / "0.tif").read_bytes() == b""
+        path = it.item / "5.tif"
+        assert path.stat().st_size == len(huge)
+        with opened(path) as file:
+            for offset in ((1 << 32) - 50_000, (1 << 32) + 12_345, len(huge) - 50_000):
+                assert os.pread(file, 100_000, offset) == huge[offset : offset + 100_000]
+
+
+@pytest.mark.fault("a host without an address (DNS)")
+@pytest.mark.fault("TLS that fails, a certificate that is not trusted")
+@pytest.mark.parametrize("url", ["http://h.invalid/a", "https://127.0.0.1:{port}/a"])
+def test_hosts_that_cannot_be_spoken_to(scene, url):
+    """A name without an address, and a host that does not speak TLS, give EIO."""
+    with scene(PATIENT, lambda it: it.describe({"a.tif": url.format(port=it.storage.port)})) as it:
+        assert Reading(it.path).errno(20) == errno.EIO
+
+
+@pytest.mark.fault("a web page instead of the file")
 def test_html_with_200(scene):
     """A portal's web page with 200 is never taken for the file: EIO, and it recovers."""
     with scene(QUICK) as it:
@@ -324,6 +399,7 @@ def test_html_with_200(scene):
         assert_right(it)
 
 
+@pytest.mark.fault("a web page instead of the file")
 def test_html_of_the_api(scene):
     """A web page in the place of an item gives EIO, and it recovers."""
     with scene(QUICK) as it:
@@ -333,6 +409,7 @@ def test_html_of_the_api(scene):
         assert it.item.is_dir()
 
 
+@pytest.mark.fault("the server refuses the key, or storage a fresh link (401, 403)")
 def test_a_wrong_key(scene):
     """Items that the key does not open give EACCES, to list and to look up; it is asked again."""
     listing = "/v1/collections/c/items"
@@ -358,6 +435,7 @@ def test_a_wrong_key(scene):
 @pytest.mark.parametrize(
     "new", [NEW[:SIZE], NEW, NEW[: SIZE - (2 << 20)]], ids=["same size", "grown", "shrunk"]
 )
+@pytest.mark.fault("a file is replaced, grows or shrinks while it is open")
 def test_a_changed_etag_under_an_open_handle(scene, new):
     """The old handle gives ESTALE where it must ask, the next open the new file, whole.
 
@@ -467,6 +545,8 @@ def expiring(it):
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
+@pytest.mark.fault("a download link has expired (401, 403, 404, 410), in mid-file too")
+@pytest.mark.fault("a redirect to another host")
 def test_an_expired_link(scene, status):
     """A link that has expired is renewed, once, under an open handle: the right bytes."""
     with scene(PATIENT, expiring) as it, opened(it.path) as file:
@@ -480,6 +560,7 @@ def test_an_expired_link(scene, status):
         assert len(it.api.to(it.route)) == 2
 
 
+@pytest.mark.fault("the server refuses the key, or storage a fresh link (401, 403)")
 def test_a_link_that_stays_refused(scene):
     """A link that is refused again after it was renewed gives EACCES, and no third try."""
     with scene(PATIENT, expiring) as it, opened(it.path) as file:
@@ -491,6 +572,7 @@ def test_a_link_that_stays_refused(scene):
         assert len(it.api.to(f"/refused/{it.name}")) == 1
 
 
+@pytest.mark.fault("connections refused")
 def test_a_storage_that_is_down(scene):
     """A storage that refuses gives EIO; what is cached is read, and its return is noticed."""
     with scene(QUICK) as it, opened(it.path) as file:
@@ -506,6 +588,7 @@ def test_a_storage_that_is_down(scene):
 @pytest.mark.promise(
     "A read gives the right bytes or an error, never wrong bytes, and never waits beyond `timeout`."
 )
+@pytest.mark.fault("silence before the answer or within it, or a byte now and then")
 def test_a_silent_storage(scene):
     """A storage that accepts and says nothing gives ETIMEDOUT within the timeout."""
     with scene(QUICK) as it, opened(it.path) as file:
@@ -519,6 +602,7 @@ def test_a_silent_storage(scene):
         assert os.pread(file, 100, FAR) == DATA[FAR : FAR + 100]
 
 
+@pytest.mark.fault("silence before the answer or within it, or a byte now and then")
 def test_a_trickling_storage(scene):
     """A storage that sends a byte now and then, so that it is never silent, is cut off as well."""
     with scene(QUICK) as it:
@@ -529,6 +613,7 @@ def test_a_trickling_storage(scene):
         assert_right(it)
 
 
+@pytest.mark.fault("no such item, asset or file; storage answers 404 or 410")
 def test_a_missing_asset(scene):
     """An asset that is advertised and not in storage is ENOENT; the rest of the item is read."""
     with scene(
@@ -561,6 +646,7 @@ def small_disk(folder, size):
     "A cache folder that is full, read-only or deleted slows reading down, and does nothing else."
 )
 @pytest.mark.parametrize("megabytes", [1, 3])
+@pytest.mark.fault("the cache folder is full, read-only, deleted, or on a disk that fails")
 def test_a_full_cache_disk(scene, tmp_path, megabytes):
     """A disk that is too small for what is read costs nothing but the caching."""
     disk = tmp_path / "disk"
@@ -575,6 +661,7 @@ def test_a_full_cache_disk(scene, tmp_path, megabytes):
 @pytest.mark.promise(
     "A cache folder that is full, read-only or deleted slows reading down, and does nothing else."
 )
+@pytest.mark.fault("the cache folder is full, read-only, deleted, or on a disk that fails")
 def test_a_cache_that_becomes_read_only(scene, tmp_path):
     """A cache whose disk becomes read-only costs nothing but the caching."""
     disk = tmp_path / "disk"
@@ -585,9 +672,52 @@ def test_a_cache_that_becomes_read_only(scene, tmp_path):
         assert it.path.read_bytes() == DATA
 
 
+@contextlib.contextmanager
+def mortal_disk(folder, image):
+    """A file system on a disk that loses all it holds, and fails to read it, when it is told to."""
+    need_root()
+    folder.mkdir()
+    with image.open("wb") as file:
+        file.truncate(96 << 20)
+    words = ["losetup", "--find", "--show", "--direct-io=on", image]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no loop device for a disk that fails: {done.stderr.strip()}")
+    device = done.stdout.strip()
+    try:
+        subprocess.run(["mkfs.ext4", "-q", device], check=True)
+        subprocess.run(["mount", device, folder], check=True)
+        yield lambda: os.truncate(image, 0)
+    finally:
+        subprocess.run(["umount", "-l", folder], check=False)
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+@pytest.mark.fault("the cache folder is full, read-only, deleted, or on a disk that fails")
+def test_a_cache_on_a_disk_that_fails(scene, tmp_path):
+    """Blocks that the disk no longer reads are fetched again."""
+    disk = tmp_path / "disk"
+    with (
+        mortal_disk(disk, tmp_path / "image") as die,
+        scene(f"{PATIENT},cache_dir={disk}", alone=True) as it,
+    ):
+        assert it.path.read_bytes() == DATA
+        it.mount.remount()
+        for path in disk.rglob("*.val"):
+            with opened(path) as file:  # out of the kernel's pages, so that the disk has to answer
+                os.fsync(file)
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        die()
+        asked = len(it.storage.to(it.file))
+        assert it.path.read_bytes() == DATA
+        assert len(it.storage.to(it.file)) > asked
+        assert "cannot read: [Errno 5]" in it.mount.log
+
+
 @pytest.mark.promise(
     "A cache folder that is full, read-only or deleted slows reading down, and does nothing else."
 )
+@pytest.mark.fault("the cache folder is full, read-only, deleted, or on a disk that fails")
 def test_a_cache_that_is_deleted(scene):
     """A cache folder that is deleted while it is in use costs nothing but the caching."""
     with scene(PATIENT, alone=True) as it:
@@ -602,6 +732,7 @@ def test_a_cache_that_is_deleted(scene):
 @pytest.mark.promise(
     "A block that was damaged on disk is noticed by its checksum and fetched again."
 )
+@pytest.mark.fault("blocks in the cache are cut short, changed or gone, or its database is damaged")
 def test_corrupted_blocks(scene):
     """A bit that flips in a cached block is noticed: it is fetched again, the bytes are right."""
     with scene(PATIENT, alone=True) as it:
@@ -623,6 +754,7 @@ def test_corrupted_blocks(scene):
 
 
 @pytest.mark.parametrize("harm", ["cut", "gone"])
+@pytest.mark.fault("blocks in the cache are cut short, changed or gone, or its database is damaged")
 def test_damaged_block_files(scene, harm):
     """Blocks whose files are cut or gone are fetched again."""
     with scene(PATIENT, alone=True) as it:
@@ -638,6 +770,7 @@ def test_damaged_block_files(scene, harm):
 
 
 @pytest.mark.parametrize("harm", ["head", "middle"])
+@pytest.mark.fault("blocks in the cache are cut short, changed or gone, or its database is damaged")
 def test_a_damaged_cache_database(scene, harm):
     """A cache whose database is garbage, at its head or in the middle, gives the right bytes."""
     with scene(PATIENT, alone=True) as it:
@@ -652,6 +785,32 @@ def test_a_damaged_cache_database(scene, harm):
         assert it.path.read_bytes() == DATA
 
 
+@pytest.mark.fault("several mounts, each with a daemon of its own, on one cache folder")
+def test_two_daemons_on_one_cache_folder(scene, binding, tmp_path):
+    """Both read the right bytes while each evicts what the other has written."""
+    options = f"{PATIENT},cache_dir={tmp_path / 'shared'},cache_size=12M,memory=1M"
+
+    def prepare(it):
+        it.describe({f"{n}.tif": f"{it.storage.url}{it.file}/{n}" for n in range(3)})
+        for number in range(3):
+            it.storage.on(f"{it.file}/{number}", Asset(content=DATA, etag=f'"{number}"'))
+
+    def read(folder):
+        for number in (0, 1, 2, 1, 0):
+            with opened(folder / f"{number}.tif") as file:
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+                assert os.pread(file, SIZE, 0) == DATA
+
+    (tmp_path / "second").mkdir()
+    with scene(options, prepare, alone=True) as it:
+        source, second = it.mount.source, tmp_path / "second"
+        with mounts.mounted(source, second, options, binding=binding, allow=WARNED) as other:
+            folders = [it.item, other.path / "d/c" / it.name]
+            with ThreadPoolExecutor(4) as pool:
+                assert list(pool.map(read, folders * 2)) == [None] * 4
+
+
+@pytest.mark.fault("the daemon is killed while it writes (`kill -9`)")
 def test_a_killed_daemon_leaves_a_sound_cache(scene):
     """After kill -9 of a daemon that was writing blocks, the next mount reads the right bytes."""
     with scene(PATIENT, alone=True) as it:
@@ -662,6 +821,21 @@ def test_a_killed_daemon_leaves_a_sound_cache(scene):
         reading.kill()
         it.mount.mount()
         assert it.path.read_bytes() == DATA
+
+
+@pytest.mark.fault("Ctrl-C or `kill -9` of the reader")
+def test_ctrl_c_ends_cat(scene):
+    """A program that does not catch the signal dies of it in the middle of its read."""
+    with scene("timeout=60,read_timeout=60") as it:
+        assert it.path.stat().st_size == SIZE
+        held = it.storage.hold()
+        it.storage.on(it.file, Asset(content=DATA, hold=held))
+        with subprocess.Popen(["cat", it.path], stdout=subprocess.DEVNULL) as cat:
+            it.storage.wait_for(it.file, 2)
+            cat.send_signal(signal.SIGINT)
+            assert cat.wait(timeout=20) == -signal.SIGINT
+        held.set()
+        assert_right(it)
 
 
 class TestBlackHole:
@@ -694,11 +868,13 @@ class TestBlackHole:
         (tmp_path / "server").mkdir()
         return make
 
+    @pytest.mark.fault("the server is stopped and goes on later (SIGSTOP, SIGCONT)")
     def test_a_read_times_out(self, hole):
         """A read fails with ETIMEDOUT within its timeout, and works after SIGCONT."""
         with hole(QUICK) as (_mount, item, _server):
             assert Reading(item / "B02.tif").errno(20) == errno.ETIMEDOUT
 
+    @pytest.mark.fault("the server is stopped and goes on later (SIGSTOP, SIGCONT)")
     def test_what_is_known_answers(self, hole):
         """Cached directories and files answer while other reads hang."""
         with (
@@ -723,6 +899,7 @@ class TestBlackHole:
         "one that catches the signal waits on, until `timeout`."
     )
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+    @pytest.mark.fault("Ctrl-C or `kill -9` of the reader")
     def test_a_reader_that_gives_up_is_let_go(self, hole, number):
         """Ctrl-C and kill -9 end a reader at once, though its read would hang for a minute."""
         with hole("timeout=60,read_timeout=60") as (_mount, item, _server):

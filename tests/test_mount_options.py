@@ -136,6 +136,7 @@ REFUSED = {
     "Everything is read-only, with the modes 0555 and 0444, and belongs to who mounted it."
 )
 @pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.fault("anything that would write")
 def test_everything_that_would_write_is_refused(mount, name):
     """Whatever changes a file, a name or an attribute fails with EROFS."""
     with mounts.fails(errno.EROFS):

@@ -1,4 +1,4 @@
-"""README's promises: its options, its sentences about semantics, its map of the house."""
+"""README's promises: options, sentences about semantics, the table of faults, the house's map."""
 
 import ast
 import re
@@ -25,12 +25,18 @@ def _promises():
     return [" ".join(bullet.split()) for bullet in bullets]
 
 
-def _quotes():
-    """The sentences that tests are marked with, and where."""
+def _faults():
+    """The first cells of the table of faults."""
+    table = _section("Semantics").partition("| what goes wrong |")[2]
+    return re.findall(r"^\| (.+?) \|", table, re.MULTILINE)
+
+
+def _quotes(mark):
+    """The words that tests are marked with, and where."""
     found = {}
     for path in sorted(Path(__file__).parent.glob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.promise":
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == f"pytest.mark.{mark}":
                 found.setdefault(ast.literal_eval(node.args[0]), []).append(path.name)
     return found
 
@@ -44,12 +50,24 @@ def test_there_are_promises():
 @pytest.mark.parametrize("promise", _promises())
 def test_each_promise_is_quoted_by_a_test(promise):
     """Each sentence of Semantics has a test that is marked with its very words."""
-    assert promise in _quotes()
+    assert promise in _quotes("promise")
 
 
 def test_no_test_quotes_what_is_not_promised():
     """A sentence that was changed in README is changed at its test too."""
-    assert set(_quotes()) <= set(_promises())
+    assert set(_quotes("promise")) <= set(_promises())
+
+
+@pytest.mark.parametrize("fault", _faults())
+def test_each_fault_has_a_test(fault):
+    """Each row of the table of faults has a test that is marked with its first cell."""
+    assert fault in _quotes("fault")
+
+
+def test_no_test_shows_a_fault_that_is_not_in_the_table():
+    """A row that was changed in README is changed at its tests too."""
+    assert len(_faults()) > 20
+    assert set(_quotes("fault")) <= set(_faults())
 
 
 def test_options_are_those_of_the_help():

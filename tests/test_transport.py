@@ -150,6 +150,9 @@ def test_an_s3_url_is_asked_over_https() -> None:
     assert followed("https://h/x", "s3://buck/c") == "https://buck.s3.amazonaws.com/c"
 
 
+@pytest.mark.fault(
+    "redirects in circles, more than 10, without `Location`, to another scheme, from https to http"
+)
 def test_a_redirect_to_plain_http_elsewhere_is_refused() -> None:
     """From https only this machine may be asked in the clear; from http the way up is open."""
     for url, location in [("https://h/x", "http://h/x"), ("https://h/x", "http://10.0.0.1/")]:
@@ -343,6 +346,8 @@ def test_a_server_that_ignores_ranges_gives_the_whole(
     assert server.connections == 1
 
 
+@pytest.mark.fault("`Range` is ignored: 200 and the whole file")
+@pytest.mark.fault("no length")
 def test_a_whole_that_is_too_large_or_endless_is_refused(
     server: FaultyServer, transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -419,6 +424,7 @@ def test_a_range_must_be_one(transport: Transport, server: FaultyServer) -> None
 # --- redirects and the key
 
 
+@pytest.mark.fault("a redirect to another host")
 def test_the_key_goes_to_the_root_and_nowhere_else(
     server: FaultyServer, other: FaultyServer, transport: Transport
 ) -> None:
@@ -541,6 +547,9 @@ BAD_REDIRECTS = {
 
 
 @pytest.mark.parametrize("location", BAD_REDIRECTS)
+@pytest.mark.fault(
+    "redirects in circles, more than 10, without `Location`, to another scheme, from https to http"
+)
 def test_a_redirect_that_leads_nowhere_is_refused(
     server: FaultyServer, transport: Transport, location: str
 ) -> None:
@@ -551,6 +560,9 @@ def test_a_redirect_that_leads_nowhere_is_refused(
     assert len(server.requests) <= 2
 
 
+@pytest.mark.fault(
+    "redirects in circles, more than 10, without `Location`, to another scheme, from https to http"
+)
 def test_a_long_chain_of_redirects_ends(server: FaultyServer, transport: Transport) -> None:
     """Ten redirects are followed and the eleventh is not."""
     for n in range(11):
@@ -705,6 +717,7 @@ def test_retry_after_may_be_a_date() -> None:
 @pytest.mark.parametrize(
     "wish", ["3600", formatdate(time.time() + 3600, usegmt=True)], ids=["seconds", "date"]
 )
+@pytest.mark.fault("429, with `Retry-After` as seconds or a date")
 def test_a_wish_beyond_the_deadline_fails_at_once(
     server: FaultyServer, transport: Transport, status: int, kind: type[MlhubfsError], wish: str
 ) -> None:
@@ -888,6 +901,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return files
 
 
+@pytest.mark.fault("TLS that fails, a certificate that is not trusted")
 def test_a_certificate_that_is_not_trusted_is_refused_at_once(
     certificate: tuple[str, str], opened: Callable[..., Transport]
 ) -> None:
