@@ -1,6 +1,7 @@
 """README's promises: options, sentences about semantics, the table of faults, the house's map."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def _faults():
     return re.findall(r"^\| (.+?) \|", table, re.MULTILINE)
 
 
+@functools.cache
 def _quotes(mark):
     """The words that tests are marked with, and where."""
     found = {}
