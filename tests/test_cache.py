@@ -542,6 +542,30 @@ def test_a_folder_that_disappears_costs_the_cache_and_nothing_else(opened, folde
     got(cache, map(str, range(200)))
 
 
+def test_nothing_is_left_in_another_cache_in_its_place(opened, folder, caplog):
+    """One daemon's folder is moved away, another daemon makes a new one: that has its own only."""
+    cache = opened()
+    stored(cache, {"a": data(1)})
+    folder.rename(folder.with_name("away"))
+    other = opened()
+    stored(cache, {"b": data(2)})
+    stored(other, {"c": data(3)})
+    assert got(other, "abc") == {"c": data(3)}
+    assert len(files(folder)) == 1
+    assert "mount again" in caplog.text
+
+
+def test_a_folder_that_comes_back_is_used_again(opened, folder):
+    """Moved away and back, it holds what it held, and takes more."""
+    cache = opened()
+    stored(cache, {"a": data(1)})
+    folder.rename(folder.with_name("away"))
+    stored(cache, {"b": data(2)})
+    folder.with_name("away").rename(folder)
+    stored(cache, {"c": data(3)})
+    assert got(cache, "abc") == {"a": data(1), "c": data(3)}
+
+
 # --- bounds
 
 

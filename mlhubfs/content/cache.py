@@ -78,6 +78,7 @@ class DiskCache:
         self._writer = self._open(size)
         self._reader = self._open(size)
         self._reader.eviction_policy = "none"
+        self._opened = self._database()
         self._changed = threading.Condition()
         self._queue: deque[tuple[str, Value]] = deque()
         self._queued_bytes = 0
@@ -210,6 +211,11 @@ class DiskCache:
         # Not deleted: that would wait for whoever writes. What is fetched again takes its place.
         self._report("trust", ValueError(f"{key} fails its checksum and is fetched again"))
 
+    def _database(self) -> tuple[int, int]:
+        """Return what tells the database in the folder from any other."""
+        found = (self._folder / "cache.db").stat()
+        return found.st_dev, found.st_ino
+
     def _open(self, size: int) -> Any:
         settings: dict[str, Any] = {
             "size_limit": size,
@@ -294,6 +300,10 @@ class DiskCache:
             raise
 
     def _has_room(self) -> bool:
+        # Deleted, or another mount's in its place: it would hold files that no database knows, and
+        # that would stay for ever.
+        if self._database() != self._opened:
+            raise OSError("another cache stands in its place; mount again to use it")
         disk = shutil.disk_usage(self._folder)
         if disk.free >= disk.total * _FREE_SHARE:
             return True
