@@ -784,6 +784,16 @@ def test_if_range_guards_a_range(blob):
         assert answer.content == (content[:10] if status == 206 else content)
 
 
+def test_who_has_the_file_is_told_that_it_has_not_changed(blob):
+    """304 to its ETag, weak or not and among others; to another one the range comes."""
+    url, content = blob
+    etag = get(url).headers["etag"]
+    for known, status in [(etag, 304), (f'"a", W/{etag}', 304), ('"a"', 206)]:
+        answer = get(url, headers={"Range": "bytes=0-9", "If-None-Match": known})
+        assert answer.status_code == status
+        assert answer.content == (content[:10] if status == 206 else b"")
+
+
 def test_the_etag_tells_files_apart_that_look_alike(one, tmp_path):
     """A file replaced by another of the same size and time has another ETag."""
     server = one({"i": item("i")}, files={"i/B02.tif": b"old"})

@@ -116,6 +116,9 @@ async def _answer(request: Request, opened: _Opened) -> Response:
         "Last-Modified": opened.modified,
         "Content-Type": "application/octet-stream",
     }
+    if opened.etag in request.headers.get("if-none-match", ""):
+        os.close(opened.descriptor)
+        return Response(None, 304, {"ETag": opened.etag})
     status, start, stop = 200, 0, opened.size
     if wanted := _wanted_range(request, opened):
         status, (start, stop) = 206, wanted
