@@ -124,11 +124,12 @@ class Transport:
             "Accept-Encoding": "identity",
             "Range": f"bytes={start}-{stop - 1}",
         }
-        if known:
-            headers |= unless(known.validator)
+        condition = unless(known.validator) if known else {}
+        if not condition:
+            known = None
         return self._get(
             url,
-            headers,
+            headers | condition,
             lambda response: part(response, start, stop, expect_html=expect_html, known=known),
             deadline,
         )
