@@ -83,7 +83,7 @@ while time.monotonic() < end:
             os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(file)
-print(json.dumps([reads, sizes, wrong[:5], errors]))
+print(json.dumps([reads, sizes, wrong, errors]))
 """
 
 FAULTS = ("503", "429", "reset", "cut", "stall", "stall in the body", "other length", "no range")
@@ -96,7 +96,7 @@ class Outcome(NamedTuple):
     size: int
     """Bytes that came."""
     wrong: list
-    """The first reads of each reader that gave other bytes than the true ones."""
+    """Reads that gave other bytes than the true ones: path, offset, size, bytes that came."""
     errors: dict[str, int]
     """Failed opens and reads, by the name of their errno."""
 
@@ -151,12 +151,15 @@ class Storm(contextlib.ExitStack):
         self.source = f"{api.url}/v1"
 
     def readers(self, mount, *, count, seconds):
-        """Start processes that read what is mounted at `mount` for so long."""
+        """Start processes that read what is mounted at `mount` for so long, or until the end."""
         words = [sys.executable, "-S", "-c", READER, mount / "d/c", COG, str(COPIES)]
-        return [
+        started = [
             subprocess.Popen([*words, str(seed), str(seconds)], stdout=subprocess.PIPE, text=True)
             for seed in range(count)
         ]
+        for one in started:
+            self.callback(one.kill)
+        return started
 
     def forget(self):
         """Let go of the requests so far, of which there are many."""
