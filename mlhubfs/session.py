@@ -48,6 +48,8 @@ class Session:
     """What serves one source: the tree, and the workers that wait for it."""
 
     tree: Tree
+    around: Surroundings
+    """What the nodes of the tree are given."""
     catalog: Catalog
     network: Workers
     transport: Transport
@@ -115,7 +117,7 @@ def open_session(
         else:
             network.submit(partial(_sweep, index))
         told = tuple(one for one in notices if one)
-        yield Session(Tree(around), catalog, network, transport, cache, index, told)
+        yield Session(Tree(around), around, catalog, network, transport, cache, index, told)
     finally:
         network.close()
         disk.close()

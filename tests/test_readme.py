@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from mlhubfs.cli import cli
+from mlhubfs.server.run import LocalServer
 
 _ROOT = Path(__file__).parent.parent
 _README = (_ROOT / "README.md").read_text(encoding="utf-8")
@@ -102,3 +103,15 @@ def test_relative_links_lead_somewhere():
     """Each relative link of README leads to a file of the repository."""
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", _README):
         assert (_ROOT / target).exists(), target
+
+
+def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
+    """The program of the section Python prints something for each item it finds in the sample."""
+    monkeypatch.setenv("MLHUBFS_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("MLHUB_PROFILE", "__anonymous__")
+    program = re.search(r"```python\n(.*?)```", _section("Python"), re.DOTALL)[1]
+    with LocalServer(cache_dir=tmp_path) as server:
+        exec(program.replace("http://127.0.0.1:7462/mlhub/v1", server.root_url), {})
+    assert re.fullmatch(
+        r"(bigearthnet_v1_labels_\S+ \[.+\] \d+\.\d+\n){3}", capsys.readouterr().out
+    )

@@ -112,11 +112,18 @@ class Catalog:
         """Return id -> dataset in the server's order; empty where the source knows no datasets."""
         return self._lists.get("datasets", self._load_datasets)
 
+    def dataset(self, id_or_doi: str) -> Dataset:
+        """Return the dataset that the server has under that id or DOI: one request."""
+        return self._source.dataset(id_or_doi)
+
+    def collections(self) -> dict[str, Collection]:
+        """Return id -> collection of all, in the server's order."""
+        return self._lists.get("collections", self._load_collections)
+
     def loose_collections(self) -> dict[str, Collection]:
         """Return id -> collection of those that no dataset names."""
         named = {ref for dataset in self.datasets().values() for ref in dataset.collection_ids}
-        collections = self._lists.get("collections", self._load_collections)
-        return {key: one for key, one in collections.items() if key not in named}
+        return {key: one for key, one in self.collections().items() if key not in named}
 
     def collection(self, collection_id: str) -> Collection:
         """Return a collection by its id: one request, or none."""

@@ -17,10 +17,10 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Timeout
 
-from mlhubfs import __version__
 from mlhubfs.errors import ConfigError
 from mlhubfs.transport.origin import Origin, origin
 from mlhubfs.transport.watch import POOLS
+from mlhubfs.version import __version__
 
 USER_AGENT = f"mlhubfs/{__version__} (+python-requests)"
 

@@ -30,7 +30,7 @@ from mlhubfs.tree.surroundings import RESERVED_IN_COLLECTION, Surroundings
 from mlhubfs.tree.where import WHERE, WhereDirectory
 
 _JSON = "collection.json"
-_COMMON = "_common"
+COMMON = "_common"
 
 LINKED_ITEMS = 1000
 """A collection of more items has no `item` links in its collection.json: to know the size of that
@@ -57,6 +57,11 @@ class CollectionDirectory(Directory):
         self._id = collection_id
         self._modified = modified or (lambda: self._collection().modified)
 
+    @property
+    def collection_id(self) -> str:
+        """Which collection it is."""
+        return self._id
+
     def attributes(self) -> Attributes:
         """Return its time."""
         return directory_attributes(self._modified())
@@ -67,7 +72,7 @@ class CollectionDirectory(Directory):
         collection = self._collection()
         if collection.assets:
             attributes = directory_attributes(collection.modified)
-            entries.append(Entry(_COMMON, is_directory=True, attributes=attributes))
+            entries.append(Entry(COMMON, is_directory=True, attributes=attributes))
         entries += self._views()
         listing = self._around.catalog.listing(self._id)
 
@@ -93,7 +98,7 @@ class CollectionDirectory(Directory):
         """Return the child with that name: for an item, one request at most."""
         if name == _JSON:
             return Document(self._render, self._collection().modified)
-        if name == _COMMON and self._collection().assets:
+        if name == COMMON and self._collection().assets:
             return CommonDirectory(self._around, self._id)
         if name == WHERE:
             choice = Items(self._around, self._path, self._id, self._modified)
@@ -135,7 +140,7 @@ class CollectionDirectory(Directory):
         return documents.collection_json(
             collection,
             in_dataset=posixpath.dirname(self._path) != "/",
-            files=file_names(collection.assets, frozenset()),
+            files=common_files(collection),
             item_names=[encode(one, RESERVED_IN_COLLECTION) for one in self._linked_items()],
             scrub=self._around.scrub,
         )
@@ -158,19 +163,24 @@ class CommonDirectory(Directory):
         self._around = around
         self._id = collection_id
 
+    @property
+    def collection_id(self) -> str:
+        """Which collection it is."""
+        return self._id
+
     def attributes(self) -> Attributes:
         """Return the collection's own time."""
         return directory_attributes(self._collection().modified)
 
     def children(self) -> Children:
         """Return the collection's assets."""
-        names = file_names(self._collection().assets, frozenset())
+        names = common_files(self._collection())
         return numbered([Entry(name, is_directory=False) for name in names])
 
     def child(self, name: str) -> Node:
         """Return an asset's file."""
         collection = self._collection()
-        asset = file_names(collection.assets, frozenset()).get(name)
+        asset = common_files(collection).get(name)
         if asset is None:
             raise NotFound(f"{self._id} has no file {name!r} of its own")
         return AssetFile(
@@ -199,3 +209,8 @@ class CommonDirectory(Directory):
 
         identity = (catalog.root, self._id, "", asset.key)
         return AssetRef(identity, locate, is_html=is_html(asset))
+
+
+def common_files(collection: Collection) -> dict[str, Asset]:
+    """Return file name -> asset for the collection's own assets that can be read here."""
+    return file_names(collection.assets, frozenset())

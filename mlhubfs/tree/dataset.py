@@ -30,6 +30,11 @@ class DatasetDirectory(Directory):
         self._path = path
         self._id = dataset_id
 
+    @property
+    def dataset_id(self) -> str:
+        """Which dataset it is."""
+        return self._id
+
     def attributes(self) -> Attributes:
         """Return the dataset's date of modification."""
         return directory_attributes(self._dataset().modified)

@@ -51,6 +51,11 @@ class ItemDirectory(Directory):
         self._files: dict[str, Asset] = {}
         self._siblings = _Siblings(around.content)
 
+    @property
+    def ids(self) -> tuple[str, str]:
+        """The ids of its collection and of the item."""
+        return self._collection_id, self._item_id
+
     def attributes(self) -> Attributes:
         """Return the item's datetime; no request for an item that a listing has just named."""
         modified = self._around.catalog.listed(self._collection_id, self._item_id)
@@ -86,7 +91,7 @@ class ItemDirectory(Directory):
 
     def _names(self, item: Item) -> dict[str, Asset]:
         if item is not self._of:
-            self._files, self._of = file_names(item.assets, _RESERVED), item
+            self._files, self._of = item_files(item), item
         return self._files
 
     def _asset_file(self, item: Item, name: str) -> "AssetFile":
@@ -255,6 +260,11 @@ class _Siblings:
         if go:
             for asset in assets:
                 self._content.probe_ahead(asset)
+
+
+def item_files(item: Item) -> dict[str, Asset]:
+    """Return file name -> asset for the assets of an item that can be read here."""
+    return file_names(item.assets, _RESERVED)
 
 
 def file_names(assets: tuple[Asset, ...], reserved: frozenset[str]) -> dict[str, Asset]:
