@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from mlhubfs.config import Config
 from mlhubfs.errors import MlhubfsError, MountError
 from mlhubfs.log import log_to, make_file
 
@@ -25,7 +24,7 @@ Started = Callable[[tuple[str, ...]], None]
 """What a daemon calls when it serves, with the notices that the command is to print."""
 
 
-def start(serve: Callable[[Started], None], *, log_path: Path, config: Config) -> list[str]:
+def start(serve: Callable[[Started], None], *, log_path: Path, debug: bool) -> list[str]:
     """Have `serve` run in a daemon that logs to `log_path`; return its notices once it serves.
 
     Raises MountError with the words of the error that ended it before.
@@ -35,7 +34,7 @@ def start(serve: Callable[[Started], None], *, log_path: Path, config: Config) -
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _run(serve, log_path, config, writer)
+        _run(serve, log_path, debug, writer)
     os.close(writer)
     os.waitpid(child, 0)
     with os.fdopen(reader, encoding="utf-8") as report:
@@ -46,7 +45,7 @@ def start(serve: Callable[[Started], None], *, log_path: Path, config: Config) -
     return notices
 
 
-def _run(serve: Callable[[Started], None], log_path: Path, config: Config, report: int) -> NoReturn:
+def _run(serve: Callable[[Started], None], log_path: Path, debug: bool, report: int) -> NoReturn:
     """Become a daemon, serve, and never return."""
 
     def say(outcome: str) -> None:
@@ -55,7 +54,7 @@ def _run(serve: Callable[[Started], None], log_path: Path, config: Config, repor
 
     code = 1
     try:
-        _daemonise(log_path, config)
+        _daemonise(log_path, debug)
         serve(lambda notices: say("\n".join((_STARTED, *notices))))
         code = 0
     except MlhubfsError as error:
@@ -70,14 +69,15 @@ def _run(serve: Callable[[Started], None], log_path: Path, config: Config, repor
         os._exit(code)
 
 
-def _daemonise(log_path: Path, config: Config) -> None:
+def _daemonise(log_path: Path, debug: bool) -> None:
     """Leave the terminal, the parent's session and its working directory."""
     os.setsid()
     os.chdir("/")
     os.umask(0o077)  # for the logs to come, and for the cache
     if os.fork():
         os._exit(0)
-    log_to(logging.handlers.RotatingFileHandler(log_path, maxBytes=_BYTES, backupCount=1), config)
+    handler = logging.handlers.RotatingFileHandler(log_path, maxBytes=_BYTES, backupCount=1)
+    log_to(handler, debug=debug)
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)

@@ -12,21 +12,20 @@ import time
 from collections import OrderedDict
 from pathlib import Path
 
-from mlhubfs.config import Config
 from mlhubfs.errors import MountError
 
 _REPEAT_SECONDS = 60.0
 _LINES = 1000  # remembered, so that they are not repeated
 
 
-def log_to(handler: logging.Handler, config: Config) -> None:
-    """Let the log of all rooms go to `handler`."""
+def log_to(handler: logging.Handler, *, debug: bool) -> None:
+    """Let the log of all rooms go to `handler`; `debug` logs every request too."""
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.addFilter(_Once())
     logging.logThreads = False  # naming libfuse's threads would make a Thread object of each
     log = logging.getLogger("mlhubfs")
     log.addHandler(handler)
-    log.setLevel(logging.DEBUG if config.debug else logging.INFO)
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.propagate = False
 
 

@@ -46,7 +46,7 @@ def mount(
         _log.info("mounting %s on %s", config.source, where)
         _serve(config, where, started, at_end)
 
-    return daemon.start(serve, log_path=log_path, config=config)
+    return daemon.start(serve, log_path=log_path, debug=config.debug)
 
 
 def _serve(

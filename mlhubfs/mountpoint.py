@@ -51,6 +51,16 @@ def mounts() -> list[Mount]:
     return found
 
 
+def place_of(path: Path) -> tuple[str, str] | None:
+    """Return the source of the mount that `path` is in, and its path from there; else None."""
+    real = os.path.realpath(path)
+    around = [one for one in mounts() if _is_below(real, one.path)]
+    inmost = max(reversed(around), key=lambda one: len(one.path), default=None)
+    if inmost is None or inmost.type != _TYPE:
+        return None
+    return inmost.source, real[len(inmost.path) :] or "/"
+
+
 def is_served(where: Path) -> bool:
     """Say whether a living mount of mlhubfs is on `where`."""
     path = os.path.realpath(where)
@@ -221,6 +231,10 @@ def _daemon(path: str) -> Iterator[Callable[[], None]]:
 def _lock_path(where: str) -> Path:
     name = hashlib.blake2b(os.fsencode(where), digest_size=8).hexdigest()
     return Path(platformdirs.user_state_path("mlhubfs")) / "mounts" / f"{name}.json"
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")
 
 
 def _unescape(text: str) -> str:

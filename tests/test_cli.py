@@ -39,8 +39,8 @@ from mlhubfs.server.run import LocalServer
 
 SAMPLE = Path(mlhubfs.__file__).parent / "sample"
 COMMANDS = (
-    "demo", "mount", "umount", "ls", "cat", "stat", "index", "status", "serve", "configure",
-    "doctor",
+    "demo", "mount", "umount", "datasets", "collections", "items", "show", "ls", "cat", "stat",
+    "index", "status", "serve", "configure", "doctor",
 )  # fmt: skip
 KEY = "KEY-51c07e9d"
 CHIP = min(SAMPLE.glob("bigearthnet_v1/bigearthnet_v1_source/*/B04.tif"))
@@ -337,7 +337,8 @@ class TestFiles:
         assert second.startswith(f"mlhubfs: {host.url}/gone answered 403")
 
     @pytest.mark.parametrize(
-        "command", ["ls /bigearthnet_v1/bigearthnet_v1_source", f"cat {ASSET}"]
+        "command",
+        ["ls /bigearthnet_v1/bigearthnet_v1_source", f"cat {ASSET}", "items bigearthnet_v1_source"],
     )
     def test_head(self, user, source, command):
         """A reader that has enough, as `head -1`, ends it without a word."""

@@ -11,9 +11,9 @@ import sys
 
 import click
 
-from mlhubfs import __version__
-from mlhubfs.cli import caching, files, indexing, local, mounting, prefetching, setup
+from mlhubfs.cli import caching, files, indexing, local, looking, mounting, prefetching, setup
 from mlhubfs.errors import MlhubfsError
+from mlhubfs.version import __version__
 
 
 class _Commands(click.Group):
@@ -42,6 +42,10 @@ for _command in (
     local.demo,
     mounting.mount,
     mounting.umount,
+    looking.datasets,
+    looking.collections,
+    looking.items,
+    looking.show,
     files.ls,
     files.cat,
     files.stat,

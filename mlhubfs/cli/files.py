@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from mlhubfs.cli.mounting import load, takes_options
+from mlhubfs.cli.mounting import load, takes_options, takes_source
 from mlhubfs.cli.places import absolute
 from mlhubfs.errors import MlhubfsError
 from mlhubfs.log import log_to
@@ -29,9 +29,7 @@ def _reads_tree(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command PATHs, the source, and an exit code."""
 
     @click.argument("paths", nargs=-1, metavar="PATH...")
-    @click.option(
-        "-s", "--source", help="Root URL of the API; else $MLHUB_ROOT_URL, else MLHub's own."
-    )
+    @takes_source
     @takes_options
     @wraps(command)
     def run(
@@ -41,7 +39,7 @@ def _reads_tree(command: Callable[..., Any]) -> Callable[..., Any]:
             raise click.UsageError("Missing argument 'PATH...'.")
         config = load(source, texts)
         if config.debug:
-            log_to(logging.StreamHandler(), config)
+            log_to(logging.StreamHandler(), debug=True)
         with open_session(config) as session:
             sys.exit(command(session.tree, paths or ("/",), **more))
 

@@ -60,6 +60,13 @@ def _takes_long_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def takes_source(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the option `--source`."""
+    return click.option(
+        "-s", "--source", help="Root URL of the API; else $MLHUB_ROOT_URL, else MLHub's own."
+    )(command)
+
+
 @click.command(epilog=f"{_options_help()}\n\n{_ENVIRONMENT}")
 @click.argument("words", nargs=-1, required=True, metavar="[SOURCE] MOUNTPOINT")
 @takes_options
@@ -87,7 +94,7 @@ def mount(
     config = load(source, (*texts, *given))
     log_path = log_path_of(where)
     if foreground:
-        log_to(logging.StreamHandler(), config)
+        log_to(logging.StreamHandler(), debug=config.debug)
     notices = mounts.mount(config, where, foreground=foreground, log_path=log_path)
     for notice in notices:
         click.echo(f"mlhubfs: {notice}", err=True)
