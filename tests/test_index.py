@@ -382,6 +382,24 @@ class TestLocks:
             held.release()
             other.write(b"still open")
 
+    @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+    def test_a_forked_child_neither_keeps_nor_frees_a_lock(self, tmp_path):
+        """It has the holder's open file, but the lock is the holder's to let go."""
+        held, inherited = try_lock(tmp_path / "held"), try_lock(tmp_path / "inherited")
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(writer)
+            inherited.release(remove=True)
+            os.read(reader, 1)  # until the parent has closed its end
+            os._exit(0)
+        os.close(reader)
+        held.release()
+        assert try_lock(tmp_path / "held")
+        os.close(writer)
+        os.waitpid(child, 0)
+        assert try_lock(tmp_path / "inherited") is None
+
     def test_shared_holders_keep_out_who_wants_it_alone(self, tmp_path):
         """And are kept out by it."""
         path = tmp_path / "lock"

@@ -4,6 +4,9 @@ Owns `flock` and the removal of lock files. A lock belongs to its holder's open 
 lets it go when the holder ends, by kill -9 too, so nothing expires and no clock is trusted. Every
 lock opens the file anew, hence two threads of one process exclude each other like two processes.
 
+A forked child has a copy of the open file, which would keep the lock when the holder closes its
+own: hence the holder unlocks first. The child, which may end earlier, only closes.
+
 A lock file may be removed by who holds it alone. Whoever had opened it before, and is given the
 lock now, has locked a file that nobody else will find: `try_lock` notices and takes the new one.
 
@@ -41,15 +44,18 @@ class FileLock(Releasable):
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
         self._descriptor: int | None = descriptor
+        self._process = os.getpid()
 
     def release(self, *, remove: bool = False) -> None:
         """Let go, once; `remove` takes the file away, which only who holds it alone may ask."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is None:
             return
-        if remove:
-            with contextlib.suppress(OSError):
-                self._path.unlink()
+        if self._process == os.getpid():
+            if remove:
+                with contextlib.suppress(OSError):
+                    self._path.unlink()
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 
