@@ -51,14 +51,14 @@ def mounts() -> list[Mount]:
     return found
 
 
-def place_of(path: Path) -> tuple[str, str] | None:
-    """Return the source of the mount that `path` is in, and its path from there; else None."""
+def place_of(path: Path) -> tuple[Mount, str] | None:
+    """Return the mount of mlhubfs that `path` is in, and its path from there; else None."""
     real = os.path.realpath(path)
     around = [one for one in mounts() if _is_below(real, one.path)]
     inmost = max(reversed(around), key=lambda one: len(one.path), default=None)
     if inmost is None or inmost.type != _TYPE:
         return None
-    return inmost.source, real[len(inmost.path) :] or "/"
+    return inmost, real[len(inmost.path) :] or "/"
 
 
 def is_served(where: Path) -> bool:
@@ -66,16 +66,6 @@ def is_served(where: Path) -> bool:
     path = os.path.realpath(where)
     mounted = [one for one in mounts() if one.path == path]
     return bool(mounted) and mounted[-1].type == _TYPE and not _is_dead(where)
-
-
-def mount_of(path: Path) -> Path | None:
-    """Return the directory on which the mount of mlhubfs is that `path` is in, else None."""
-    real = Path(os.path.realpath(path))
-    last = {one.path: one.type for one in mounts()}  # of mounts on one directory, the last is seen
-    for above in (real, *real.parents):
-        if kind := last.get(os.fspath(above)):
-            return above if kind == _TYPE else None
-    return None
 
 
 def prepare(where: Path) -> None:

@@ -554,7 +554,7 @@ class TestLifetime:
         """Not at the first item."""
         host.on("/v1/datasets", Reply(503))
         with pytest.raises(MlhubfsError, match="503"):
-            catalog(timeout=0.1)
+            catalog(timeout=1.0)
 
     def test_the_environment_is_asked_as_by_a_mount(self, host, tmp_path, monkeypatch):
         """MLHUB_ROOT_URL, MLHUB_API_KEY, MLHUBFS_CACHE_DIR."""

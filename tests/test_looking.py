@@ -208,9 +208,9 @@ class TestPlace:
             mountpoint.Mount(str(inner), "fuse.mlhubfs", "http://b"),
         ]
         monkeypatch.setattr(mountpoint, "mounts", lambda: table)
-        assert mountpoint.place_of(outer / "d" / "c") == ("http://a", "/d/c")
-        assert mountpoint.place_of(outer) == ("http://a", "/")
-        assert mountpoint.place_of(inner / "d") == ("http://b", "/d")
+        assert mountpoint.place_of(outer / "d" / "c") == (table[1], "/d/c")
+        assert mountpoint.place_of(outer) == (table[1], "/")
+        assert mountpoint.place_of(inner / "d") == (table[3], "/d")
         assert mountpoint.place_of(other) is None
 
 

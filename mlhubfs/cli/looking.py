@@ -39,7 +39,8 @@ def _looks_into_catalog(command: Callable[..., None]) -> Callable[..., None]:
     def run(*, source: str | None, texts: tuple[str, ...], **more: Any) -> None:
         name, path = more.pop("name", None), None
         if name and not source:
-            source, path = mountpoint.place_of(Path(name)) or (None, None)
+            inside = mountpoint.place_of(Path(name))
+            source, path = (inside[0].source, inside[1]) if inside else (None, None)
         options = parse_options(texts)
         if options.get("debug"):
             log_to(logging.StreamHandler(), debug=True)

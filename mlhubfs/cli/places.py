@@ -58,12 +58,13 @@ def absolute(path: str) -> str:
 
 def _places(paths: tuple[str, ...], source: str | None, texts: tuple[str, ...]) -> list[Place]:
     """Return the paths by the source that they are of."""
-    found: dict[Path | None, Place] = {}
+    found: dict[str | None, Place] = {}
     for path in paths:
-        where = None if source else mountpoint.mount_of(Path(path))
+        inside = None if source else mountpoint.place_of(Path(path))
+        where, inner = (inside[0].path, inside[1]) if inside else (None, path)
         if where not in found:
-            found[where] = (_mounted(where, texts) if where else load(source, texts)), []
-        inner = os.path.relpath(os.path.realpath(path), where) if where else path
+            config = _mounted(Path(where), texts) if where else load(source, texts)
+            found[where] = config, []
         found[where][1].append(absolute(inner))
     return list(found.values())
 

@@ -155,7 +155,7 @@ class Catalog:
         """
         tree = self._access.session.tree
         path = posixpath.normpath("/" + path.lstrip("/"))  # it would leave two slashes
-        node = tree.node(path)
+        node = tree.followed(path)
         if isinstance(node, File):
             node = tree.directory(posixpath.dirname(path))
         found = self._of(node)

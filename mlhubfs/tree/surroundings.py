@@ -31,10 +31,6 @@ class Surroundings:
         """Return the path of a dataset's directory, absolute from the mount's root."""
         return posixpath.join("/", encode(dataset_id, RESERVED_IN_ROOT))
 
-    def dataset_path(self, dataset_id: str) -> str:
-        """Return the path of a dataset's directory, absolute from the mount's root."""
-        return posixpath.join("/", encode(dataset_id, RESERVED_IN_ROOT))
-
     def collection_path(self, collection_id: str, *, beside: str = "/") -> str:
         """Return the path of a collection's directory, absolute from the mount's root.
 
