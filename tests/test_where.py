@@ -37,6 +37,7 @@ values = st.lists(st.text(st.characters(exclude_categories=("Cs",)), max_size=20
 @given(names, values, st.sampled_from(["=", "!=", "<", "<=", ">", ">="]))
 @example("a=b", ["|", "%", "/", "%7C", ""], "=")
 @example("a!", ["=b"], "=")
+@example("0", ["="], "<")
 def test_what_is_written_is_read_back(name, values, operator):
     """Any name and any values, as the name of a directory."""
     made = condition(name, values, operator)

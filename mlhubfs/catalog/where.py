@@ -79,6 +79,8 @@ class Condition:
     def __str__(self) -> str:
         """Return what `parse` understands, fit to be a name in a directory."""
         values = "|".join(_RESERVED.sub(_percent, value) for value in self.values)
+        if values.startswith("="):  # `<` and `=` would be read as `<=`
+            values = f"%3D{values[1:]}"
         return f"{_RESERVED_IN_NAME.sub(_percent, self.name)}{self.operator}{values}"
 
     @property
