@@ -59,9 +59,10 @@ def stripper(root: str) -> Strip:
 def _tokens(owners: Iterable[bytes], ends: bytes) -> re.Pattern[bytes]:
     """Return what finds the route and the token behind it, up to one of the characters `ends`."""
     # One literal to be sought and one character to stop at: anything else takes twice as long.
+    # Those of a catalog file are cut already, and passed over.
     ours = b"|".join(b"(?<=%s)" % re.escape(owner + _ROUTE) for owner in owners)
     return re.compile(
-        b"%s(?:[^%s]{%d,}+|(?:%s)[^%s]*+)" % (_ROUTE, ends, _TOKEN_LENGTH, ours, ends)
+        rb'%s(?!\.\.\.")(?:[^%s]{%d,}+|(?:%s)[^%s]*+)' % (_ROUTE, ends, _TOKEN_LENGTH, ours, ends)
     )
 
 
