@@ -309,6 +309,14 @@ class TestClaims:
         assert len(ids(opened(), walk.number)) == 9
         assert json.loads(opened().item("c", "item-000007"))["id"] == "item-000007"
 
+    def test_a_closed_index_gives_its_claims_back(self, opened):
+        """Whoever held them: the file system is gone, though its process may not be."""
+        index = opened()
+        held = index.claim("c")
+        index.close()
+        with opened().claim("c") as claim:
+            assert claim.walk == held.walk
+
     def test_a_claim_that_has_ended_walks_no_more(self, index):
         """A page that comes after `finish`, or after another went on, is refused."""
         with index.claim("c") as claim:

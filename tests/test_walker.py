@@ -165,15 +165,33 @@ class TestAhead:
             assert not walker.is_ahead
         assert fetch.asked == [None, "2", "3"]
 
-    def test_a_reader_who_comes_later_has_the_next_page_asked_then(self, walked):
-        """While a page that nobody had waited for is stored, or after; once."""
-        walker, index, fetch = walked
+    def test_a_reader_who_comes_while_a_page_is_stored_has_the_next_one_asked(self, workers):
+        """Though nobody waited for it when it came; but not after, when others may walk on."""
+        fetch = Script({None: ("ab", "2", 7), "2": ("cd", "3", 7), "3": ("ef", "4", 7)})
+        index, seen = MemoryIndex(), []
+        index.begin("c")
+
+        def learn(page):
+            seen.append(walker.is_ahead)
+            walker.want(2 if len(seen) == 2 else 0)
+
+        walker = Walker("c", Pager(fetch, most=100, begin=workers.begin), learn=learn)
         self.advance(walker, index, 2)
-        walker.want(2)
-        assert walker.is_ahead
-        walker.want(3)
+        assert (seen, walker.is_ahead) == ([False, False], True)
         self.advance(walker, index)
+        walker.want(5)
+        assert not walker.is_ahead
         assert fetch.asked == [None, "2", "3"]
+
+    def test_no_other_process_asks_for_a_page_that_is_ahead(self, walked):
+        """The claim is kept until it is stored, and given back then."""
+        walker, index, _ = walked
+        self.advance(walker, index)
+        walker.want(2)
+        self.advance(walker, index)
+        assert index.claim("c") is None
+        self.advance(walker, index)
+        index.claim("c").release()
 
     def test_a_page_ahead_that_is_not_the_next_any_more_is_dropped(self, walked):
         """Another process has begun again."""
@@ -181,8 +199,7 @@ class TestAhead:
         self.advance(walker, index)
         walker.want(2)
         self.advance(walker, index)
-        with index.claim("c") as claim:
-            claim.rewind()
+        walker._kept[1].rewind()
         self.advance(walker, index)
         walk = index.under_way("c")
         assert (walk.cursor, walk.pages, walk.count) == ("2", 1, 4)

@@ -42,6 +42,7 @@ import contextlib
 import hashlib
 import re
 import time
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,6 +84,7 @@ class Index:
         self._strip = strip
         self._clock = clock
         self.is_closed = False
+        self._claims = weakref.WeakSet[Claim]()
         self._database = Database(path)
         with self._database.writing() as connection:
             connection.execute(
@@ -92,6 +94,8 @@ class Index:
     def close(self) -> None:
         """Let go of the file."""
         self.is_closed = True
+        for claim in list(self._claims):
+            claim.release()
         self._database.close()
 
     @property
@@ -194,7 +198,9 @@ class Index:
         except BaseException:
             claimed.release(remove=True)
             raise
-        return Claim(walk, claimed, self._database, strip=self._strip, clock=self._clock)
+        claim = Claim(walk, claimed, self._database, strip=self._strip, clock=self._clock)
+        self._claims.add(claim)
+        return claim
 
     def keep(self, question: str, document: bytes) -> None:
         """Store what was asked for singly, stripped like the items; in place of what was before."""

@@ -15,7 +15,7 @@ What looks simple and is not:
    or the server may forget its links: half of it is asked for, and should link to the rest.
 5. A reader who waits for a page waits for the one behind it next. So that is on its way while this
    one is stored: never more than one, and none behind the first, before which names are wanted soon
-   and the quicker way is not looked into.
+   and the quicker way is not looked into. The claim is kept until it is stored too.
 
 *Threading.* Who calls `advance` is given the claim for that page; any thread, any process.
 """
@@ -80,6 +80,7 @@ class Walker:
         self._lock = threading.Lock()
         self._wanted = -1
         self._behind: tuple[int, str] | None = None
+        self._kept: tuple[AnyIndex, AnyClaim] | None = None
         self._pass = (0, 0)
         self._seen: set[int] = set()
         self._empty_pages = 0
@@ -102,7 +103,7 @@ class Walker:
 
         Raises WalkGone where it has ended, IndexUnusable, and what the source raises.
         """
-        claim = index.claim(self.name, seen.number)
+        claim = self._take_claim(index, seen)
         if claim is None:
             return False
         with contextlib.ExitStack() as ending:
@@ -110,6 +111,9 @@ class Walker:
             if claim.walk != seen:
                 return True  # it has come further since
             page = self._step(index, claim)
+            if self._keeps(index, claim):
+                ending.pop_all()
+                return True
             bulk, self._bulk = self._bulk, None
             if bulk and page and page.next and claim.walk.pages == 1:
                 # Elsewhere, for the names of the first page shall not wait for it.
@@ -136,6 +140,24 @@ class Walker:
             while (claim.walk.number, claim.walk.state) == (number, "walking"):
                 self._step(index, claim)
         return True
+
+    def _take_claim(self, index: AnyIndex, seen: Walk) -> AnyClaim | None:
+        with self._lock:
+            kept, self._kept = self._kept, None
+        if kept and kept[0] is index and kept[1].walk.number == seen.number:
+            return kept[1]
+        if kept:
+            kept[1].release()
+        return index.claim(self.name, seen.number)
+
+    def _keeps(self, index: AnyIndex, claim: AnyClaim) -> bool:
+        """Keep the claim for a page that is ahead: another process would ask for it too."""
+        with self._lock:
+            self._behind = None
+            if not self.is_ahead or claim.walk.state != "walking":
+                return False
+            self._kept = (index, claim)
+            return True
 
     def _step(self, index: AnyIndex, claim: AnyClaim) -> Page | None:
         """Bring one page, and return it if one came."""
