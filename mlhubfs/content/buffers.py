@@ -4,7 +4,8 @@ Owns what goes first when memory is short. Knows nothing of budgets, disk or net
 
 *Why pieces.* The blocks of one answer are slices of one piece of memory, which is freed when the
 last of them goes: dropping single blocks would free nothing, and counting them would count wrong.
-So the blocks of a piece are used, counted and dropped together.
+So the blocks of a piece are used, counted and dropped together, and a read that lies in one is a
+slice of it.
 
 *What goes first.* What was read, least recently used first: the kernel keeps that too. Only then
 what was read ahead and is still to be read, or each reader would push out what the next one wants.
@@ -14,9 +15,11 @@ what was read ahead and is still to be read, or each reader would push out what 
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from itertools import groupby
+
+from mlhubfs.content.blocks import BLOCK
 
 STALE_SECONDS = 10.0
 """What was read ahead so long ago and not read since is taken for abandoned."""
@@ -26,10 +29,16 @@ Blocks = dict[int, memoryview]
 
 @dataclass(eq=False)
 class _Piece:
-    size: int
+    first: int
+    memory: memoryview
     since: float
     is_unread: bool
-    blocks: set[tuple[str, int]] = field(default_factory=set)
+    blocks: set[tuple[str, int]]
+    """Those of which there is no later copy."""
+
+    @property
+    def size(self) -> int:
+        return self.memory.nbytes
 
 
 class Buffers:
@@ -42,42 +51,52 @@ class Buffers:
         self.bytes = 0
         self.unread = 0
         self._clock = clock
-        self._blocks: dict[tuple[str, int], tuple[memoryview, _Piece]] = {}
+        self._pieces: dict[tuple[str, int], _Piece] = {}
         self._used: OrderedDict[_Piece, None] = OrderedDict()
         self._ahead: OrderedDict[_Piece, None] = OrderedDict()
 
     def __contains__(self, block: tuple[str, int]) -> bool:
-        return block in self._blocks
+        return block in self._pieces
 
     def use(self, key: str, number: int) -> memoryview | None:
         """Return a block, if it is here, and let its piece go last."""
-        found = self._blocks.get((key, number))
-        if found is None:
+        piece = self._pieces.get((key, number))
+        if piece is None:
             return None
-        block, piece = found
-        if piece.is_unread:
-            piece.is_unread = False
-            self.unread -= piece.size
-            del self._ahead[piece]
-            self._used[piece] = None
-        else:
-            self._used.move_to_end(piece)
-        return block
+        self._touch(piece)
+        start = (number - piece.first) * BLOCK
+        return piece.memory[start : start + BLOCK]
+
+    def use_bytes(self, key: str, start: int, stop: int) -> memoryview | None:
+        """Return the bytes [start, stop) without a copy, if one piece holds them."""
+        piece = self._pieces.get((key, start // BLOCK))
+        if piece is None or stop > piece.first * BLOCK + piece.size:
+            return None
+        self._touch(piece)
+        return piece.memory[start - piece.first * BLOCK : stop - piece.first * BLOCK]
 
     def add(self, key: str, blocks: Blocks, *, is_ahead: bool = False) -> None:
         """Hold blocks; `is_ahead` says that nobody has asked for them yet."""
-        now = self._clock()
         for _, group in groupby(blocks.items(), lambda item: id(item[1].obj)):
             slices = dict(group)
-            whole = memoryview(next(iter(slices.values())).obj)
-            piece = _Piece(whole.nbytes, now, is_ahead)
-            for number, block in slices.items():
-                self._forget(key, number)
-                self._blocks[key, number] = block, piece
-                piece.blocks.add((key, number))
-            (self._ahead if is_ahead else self._used)[piece] = None
-            self.bytes += piece.size
-            self.unread += piece.size * is_ahead
+            memory = memoryview(next(iter(slices.values())).obj)
+            if memory.nbytes == sum(map(len, slices.values())):
+                self._add(key, slices.keys(), memory, is_ahead=is_ahead)
+            else:  # gaps, which must not be served: what is around them is taken out
+                for number, block in slices.items():
+                    self._add(key, [number], memoryview(bytes(block)), is_ahead=is_ahead)
+
+    def _add(
+        self, key: str, numbers: Collection[int], memory: memoryview, *, is_ahead: bool
+    ) -> None:
+        blocks = {(key, number) for number in numbers}
+        piece = _Piece(min(numbers), memory, self._clock(), is_ahead, blocks)
+        for block in blocks:
+            self._forget(block)
+        self._pieces |= dict.fromkeys(blocks, piece)
+        (self._ahead if is_ahead else self._used)[piece] = None
+        self.bytes += piece.size
+        self.unread += piece.size * is_ahead
 
     def shrink(self, limit: int) -> None:
         """Drop pieces until at most `limit` bytes are held."""
@@ -90,17 +109,26 @@ class Buffers:
         while self._ahead and (piece := next(iter(self._ahead))).since < before:
             self._drop(piece)
 
-    def _forget(self, key: str, number: int) -> None:
+    def _touch(self, piece: _Piece) -> None:
+        if piece.is_unread:
+            piece.is_unread = False
+            self.unread -= piece.size
+            del self._ahead[piece]
+            self._used[piece] = None
+        else:
+            self._used.move_to_end(piece)
+
+    def _forget(self, block: tuple[str, int]) -> None:
         """Let go of an older copy of a block."""
-        _, piece = self._blocks.pop((key, number), (None, None))
+        piece = self._pieces.pop(block, None)
         if piece:
-            piece.blocks.remove((key, number))
+            piece.blocks.remove(block)
             if not piece.blocks:
                 self._drop(piece)
 
     def _drop(self, piece: _Piece) -> None:
         for block in piece.blocks:
-            del self._blocks[block]
+            del self._pieces[block]
         del (self._ahead if piece.is_unread else self._used)[piece]
         self.bytes -= piece.size
         self.unread -= piece.size * piece.is_unread

@@ -140,11 +140,13 @@ class Reader:
         stop = min(offset + size, self.version.size)
         if offset >= stop:
             return b""
+        at_hand = self._store.at_hand(self._key, offset, stop)
         needed = blocks_of(offset, stop)
-        if self.version.size <= EXTENT:
-            blocks = self._small(needed)
-        else:
-            blocks = self._large(needed, offset, stop)
+        if self.version.size > EXTENT:
+            self._look_ahead(needed, offset, stop, at_hand)
+        if at_hand is not None:
+            return at_hand
+        blocks = self._blocks(needed)
         start = offset - needed.start * BLOCK
         if len(needed) == 1:
             return blocks[needed.start][start : start + stop - offset]
@@ -171,24 +173,26 @@ class Reader:
             whole = blocks_of(0, self.version.size)
             self._store.start(self._key, whole, self.version.size, self._fetch)
 
-    def _small(self, needed: range) -> dict[int, memoryview]:
+    def _blocks(self, needed: range) -> dict[int, memoryview]:
+        """Return the blocks; if one of a small asset is missing, all of it is fetched."""
+        size = self.version.size
+        if size > EXTENT:
+            return self._store.get(self._key, needed, size, self._fetch)
         blocks = self._store.peek(self._key, needed)
         if len(blocks) < len(needed):
-            whole = blocks_of(0, self.version.size)
-            blocks = self._store.get(self._key, whole, self.version.size, self._fetch)
+            blocks = self._store.get(self._key, blocks_of(0, size), size, self._fetch)
         return blocks
 
-    def _large(self, needed: range, offset: int, stop: int) -> dict[int, memoryview]:
-        blocks = self._store.peek(self._key, needed)
-        has_to_wait = len(blocks) < len(needed)
-        is_lost = has_to_wait and not self._store.has(self._key, needed)
+    def _look_ahead(
+        self, needed: range, offset: int, stop: int, at_hand: memoryview | None
+    ) -> None:
+        """Start to bring what this read announces."""
+        waits = at_hand is None and len(self._store.peek(self._key, needed)) < len(needed)
+        is_lost = waits and not self._store.has(self._key, needed)
         with self._lock:
-            ahead = self._readahead.note(offset, stop, waits=has_to_wait, lost=is_lost)
+            ahead = self._readahead.note(offset, stop, waits=waits, lost=is_lost)
         for start, end in ahead:
             wanted = blocks_of(start, end)
             if not self._store.start(self._key, wanted, self.version.size, self._fetch):
                 with self._lock:
                     self._readahead.deny()
-        if has_to_wait:
-            blocks = self._store.get(self._key, needed, self.version.size, self._fetch)
-        return blocks

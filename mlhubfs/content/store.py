@@ -92,6 +92,11 @@ class BlockStore:
         with self._lock:
             return self._peek(key, numbers)
 
+    def at_hand(self, key: str, start: int, stop: int) -> memoryview | None:
+        """Return the bytes [start, stop) if they are in memory, in one piece."""
+        with self._lock:
+            return self._held.use_bytes(key, start, stop)
+
     def has(self, key: str, numbers: range) -> bool:
         """Say whether each of the blocks is in memory or on its way."""
         with self._lock:
