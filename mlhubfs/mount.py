@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mlhubfs import daemon, mountpoint, status
 from mlhubfs.config import Config
+from mlhubfs.content.memory import keep_freed
 from mlhubfs.errors import TimedOut
 from mlhubfs.fuse.binding import choose
 from mlhubfs.fuse.operations import Operations
@@ -56,6 +57,7 @@ def _serve(
     at_end: Callable[[], None],
 ) -> None:
     """Serve the mount until it ends."""
+    keep_freed(config.memory)
     binding = choose(config.binding)
 
     def gives_up() -> bool:
