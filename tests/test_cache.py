@@ -220,6 +220,16 @@ def test_an_extent_that_comes_whole_stands_above_its_single_blocks(opened):
     assert read(cache, range(32)) == {number: block(number) for number in range(32)}
 
 
+def test_an_extent_that_is_not_there_costs_two_look_ups(opened):
+    """One for the whole, one for all of its blocks: each new extent of a file begins with that."""
+    cache = opened()
+    assert not cache.read("k", range(1), GIB)  # the connection is there
+    statements = []
+    cache._reader._con.set_trace_callback(statements.append)
+    assert not cache.read("k", range(32), GIB)
+    assert len(statements) == 2
+
+
 def test_a_flipped_bit_spoils_its_block_only(opened, folder, caplog):
     """The others of the extent serve on; the one that is fetched again stands in for it."""
     cache = opened()

@@ -18,6 +18,8 @@ dropped, and the log says so, once per kind of trouble.
    So there are two handles on the one database: `_reader` with that switched off, and `_writer`,
    which notes the use in batches and evicts by it.
 3. diskcache's `retry=True` repeats for ever on a disk that fails; it is not used.
+4. diskcache looks up one key at a time, and opens a file to note its use. A read that finds nothing
+   would look 33 times, so its table is asked in SQL for those two.
 
 *Threading.* `read` and `get` from any long-lived thread, `write` and `put` from any; one writer.
 """
@@ -29,6 +31,7 @@ import re
 import shutil
 import sqlite3
 import threading
+import time
 import zlib
 from collections import deque
 from collections.abc import Iterable
@@ -164,11 +167,23 @@ class DiskCache:
         """Return the blocks of `part`, which lies within one extent."""
         extent = _extent(part.start, size)
         found = self._sound(_extent_key(key, part), _Held(key, extent, size), part)
-        for number in part:
-            if number not in found:
-                one = range(number, number + 1)
-                found.update(self._sound(f"{key}:b{number}", _Held(key, one, size), one))
+        names = {f"{key}:b{number}": number for number in part if number not in found}
+        for name in self._present(list(names)):
+            one = range(names[name], names[name] + 1)
+            found.update(self._sound(name, _Held(key, one, size), one))
         return found
+
+    def _present(self, names: list[str]) -> list[str]:
+        """Return those under which there is a value, by one look-up: mostly there is none."""
+        if len(names) < 2:
+            return names
+        marks = ",".join("?" * len(names))
+        query = f"SELECT key FROM Cache WHERE raw = 1 AND key IN ({marks})"  # noqa: S608 - marks only
+        try:
+            return [name for (name,) in self._reader._sql(query, names)]  # noqa: SLF001 - see 4
+        except _TROUBLE as error:
+            self._report("read", error)
+            return []
 
     def _sound(self, name: str, held: _Held, wanted: range) -> Blocks:
         """Return those of the `wanted` blocks in the value under `name` that pass their check."""
@@ -285,10 +300,10 @@ class DiskCache:
         try:
             with self._writer.transact():
                 # The use first: what is stored after it may evict.
+                note = "UPDATE Cache SET access_time = ? WHERE raw = 1 AND key = ?"
+                now = time.time()
                 for key in used:
-                    opened = self._writer.get(key, read=True)
-                    if hasattr(opened, "close"):
-                        opened.close()
+                    self._writer._sql(note, (now, key))  # noqa: SLF001 - see 4
                 for key, value in batch:
                     expire = KEEP_SECONDS if self._pins.cover(key) else None
                     self._writer.set(key, value, expire=expire)
