@@ -1,11 +1,12 @@
 # `make help` lists the targets. Nothing is installed outside .venv, but for FUSE's system packages.
 
 PYTHON ?= python3
+BENCH ?= --delays 0 --runs 3 --peers rclone-full,vsicurl-tuned,curl
 VENV ?= .venv
 MNT ?= mlhub-demo
 BIN = $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test check format clean
+.PHONY: help demo demo-stop test check bench format clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -28,6 +29,10 @@ check: $(VENV)/.check ## Run the linter, the type checker and the tests: what CI
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(MAKE) test
+
+bench: $(VENV)/.test ## Measure reading beside its peers, as root, in minutes (BENCH= for other options)
+	@sh scripts/install_fuse.sh
+	@$(BIN)/python scripts/bench_read.py $(BENCH)
 
 format: $(VENV)/.check ## Format the code, and mend what the linter can
 	$(BIN)/ruff check --fix .

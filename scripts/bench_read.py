@@ -277,6 +277,9 @@ def takes_part(peer: Peer, row: Row, server: Server) -> bool:
 def main() -> int:
     """Run the benchmark; return the exit code."""
     args = arguments()
+    if not args.url and (os.geteuid() or not shutil.which("nginx")):
+        print("be root and have nginx (apt-get install nginx), or give --url", file=sys.stderr)
+        return 2
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, signal.default_int_handler)
