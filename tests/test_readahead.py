@@ -76,6 +76,29 @@ def test_window_stays_where_a_larger_one_brings_nothing():
     assert widest <= LAST_WINDOW // 2
 
 
+def test_one_slow_window_does_not_stop_the_doubling():
+    """The connections that a larger window adds are slow to begin with; then it is faster."""
+    line = Line()
+    widest = slow = 0
+    for start in range(0, SIZE, KERNEL):
+        for _begin, end in line.readahead.note(start, start + KERNEL, waits=True):
+            if end - start > max(widest, 4 * EXTENT):
+                slow = end - start
+            widest = max(widest, end - start)
+        slow -= KERNEL
+        line.now += KERNEL / widest * (10 if slow > widest // 2 else 1)  # else as wide, so fast
+    assert widest >= LAST_WINDOW
+
+
+def test_large_reads_that_swap_places_are_one_stream():
+    """Two reads of 1 MiB that the kernel has under way may come in any order."""
+    line = Line()
+    for start in range(0, 64 << 20, 2 << 20):
+        for swapped in (start + (1 << 20), start) if start else (start, start + (1 << 20)):
+            line.read(swapped, 1 << 20)
+    assert line.waits <= 6
+
+
 def test_single_reads_elsewhere_bring_their_blocks_only():
     """Random reads of 16 kB fetch one or two blocks each."""
     line = Line()

@@ -31,10 +31,11 @@ FIRST_WINDOW = 1 << 20
 EASY_WINDOW = 2 * EXTENT
 LAST_WINDOW = 64 << 20  # 300 MB/s at 200 ms; what 16 parts of 4 MiB bring side by side
 STREAMS = 4
-SLACK = 2 * BLOCK  # how far ahead or behind a piece of the same read may come
+SLACK = 2 * BLOCK  # how far ahead or behind a piece of the same read may come, at least
 LONGEST_JUMP = 1 << 20
 STRIDES_AHEAD = 8
 _ENOUGH_GAIN = 1.15  # a doubled window that is not this much faster was not worth it
+_MISSES = 2  # times in a row: once may be the slow start of the connections that it added
 _REMEMBERED_RUNS = 8
 
 
@@ -46,6 +47,7 @@ class _Pace:
     since: float = 0.0
     best: float = 0.0
     waits: int = 0
+    misses: int = 0
     is_settled: bool = False
 
 
@@ -103,11 +105,12 @@ class Readahead:
             stream.pace.is_settled = True
 
     def _stream_at(self, start: int, stop: int) -> _Stream | None:
+        slack = max(SLACK, 2 * (stop - start))
         for stream in reversed(self._streams):
             if stream.step > 0:
-                if stream.front - SLACK <= start <= stream.front + SLACK and start >= stream.base:
+                if abs(start - stream.front) <= slack and start >= stream.base:
                     return stream
-            elif stream.front - SLACK <= stop <= stream.front + SLACK:
+            elif abs(stop - stream.front) <= slack:
                 return stream
         # The second read of a stream may be the one that shows it to go backward.
         for stream in reversed(self._streams):
@@ -155,8 +158,11 @@ class Readahead:
         elif pace.waits and not pace.is_settled:
             rate = pace.bytes / max(now - pace.since, 1e-6)
             # The first windows tell nothing: the round trip is most of them.
-            pace.is_settled = stream.window > EASY_WINDOW and rate < pace.best * _ENOUGH_GAIN
-            if not pace.is_settled:
+            if stream.window > EASY_WINDOW and rate < pace.best * _ENOUGH_GAIN:
+                pace.misses += 1
+                pace.is_settled = pace.misses == _MISSES
+            else:
+                pace.misses = 0
                 stream.window = min(2 * stream.window, LAST_WINDOW)
             pace.best = max(pace.best, rate)
         pace.bytes, pace.since, pace.waits = 0, now, 0
