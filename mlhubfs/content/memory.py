@@ -1,9 +1,9 @@
 """How the C library keeps the memory of blocks that are let go for those that come.
 
-Owns two settings of glibc's allocator, which knows nothing of a budget: it gives each piece of
+Owns three settings of glibc's allocator, which knows nothing of a budget: it gives each piece of
 memory above 128 KiB back to the system when it is freed, and the next piece costs a page fault for
-every 4 KiB: 150,000 of them per GiB that is read, a fifth of the daemon's time. And it would do so
-in an arena for each thread, each with memory of its own that is kept.
+every 4 KiB: 150,000 of them per GiB that is read, a tenth of the daemon's time. And it keeps what
+it keeps in an arena for each thread, of no use to the others.
 
 *Threading.* To be called before there are threads.
 """
