@@ -1,4 +1,9 @@
-"""One file of an item or a collection."""
+"""One file of an item or a collection: what it is, and its bytes.
+
+Owns what is told of it and how it is written to disk; its bytes at an offset are `file`'s.
+
+*Threading.* Values: any thread.
+"""
 
 import contextlib
 import io

@@ -1,4 +1,7 @@
-"""One collection: items of a kind."""
+"""One collection: items of a kind, looked up or searched.
+
+*Threading.* Values: any thread. An iterator of items serves one thread at a time.
+"""
 
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,7 @@
-"""One dataset: collections that belong together, and how to cite them."""
+"""One dataset: collections that belong together, and how to cite them.
+
+*Threading.* Values: any thread.
+"""
 
 import datetime as dt
 from collections.abc import Iterable

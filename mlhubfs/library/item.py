@@ -1,4 +1,7 @@
-"""One item: a picture, or the labels on one, with its assets."""
+"""One item: a picture, or the labels on one, with its assets.
+
+*Threading.* Values: any thread.
+"""
 
 import datetime as dt
 import posixpath
