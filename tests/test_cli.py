@@ -187,7 +187,7 @@ class TestSources:
             return []
 
         monkeypatch.setattr("mlhubfs.mount.mount", mount)
-        monkeypatch.setattr("mlhubfs.cli.mounting.log_to", lambda *_: None)
+        monkeypatch.setattr("mlhubfs.cli.mounting.log_to", lambda *_, **__: None)
         settings = ["-o", "memory=1G", "--content-ttl", "2h", "--immutable", "--guess", "off"]
         words = ["-f", *settings, "http://h", "m"]
         CliRunner().invoke(
