@@ -866,23 +866,22 @@ class TestBlackHole:
 
     @pytest.mark.fault("the server is stopped and goes on later (SIGSTOP, SIGCONT)")
     def test_what_is_known_answers(self, hole):
-        """Cached directories and files answer while other reads hang."""
-        with (
-            hole("timeout=50") as (mount, item, server),
-            read_by(*(Reading(item / name) for name in ("B02.tif", "B03.tif"))) as readings,
-        ):
-            started = time.monotonic()
-            assert (item / "B04.tif").read_bytes() == (SAMPLE / ITEM / "B04.tif").read_bytes()
-            assert (item / "stac.json").read_bytes()
-            assert len(names(item)) == 13
-            assert len(names(item.parent)) == 25
-            assert not (item / "B04.tif.ovr").exists()
-            assert (mount.path / "README.txt").read_text()
-            assert time.monotonic() - started < 20
-            assert all(reading.process.poll() is None for reading in readings)
-            server.send_signal(signal.SIGCONT)
-            for reading, name in zip(readings, ("B02.tif", "B03.tif"), strict=True):
-                assert reading.data() == (SAMPLE / ITEM / name).read_bytes()
+        """Cached directories and files answer while reads of another item's files hang."""
+        with hole("timeout=50") as (mount, item, server):
+            other = item.parent / max(name for name in names(item.parent) if "S2A" in name)
+            with read_by(*(Reading(other / name) for name in ("B02.tif", "B03.tif"))) as readings:
+                started = time.monotonic()
+                assert (item / "B04.tif").read_bytes() == (SAMPLE / ITEM / "B04.tif").read_bytes()
+                assert (item / "stac.json").read_bytes()
+                assert len(names(item)) == 13
+                assert len(names(item.parent)) == 25
+                assert not (item / "B04.tif.ovr").exists()
+                assert (mount.path / "README.txt").read_text()
+                assert time.monotonic() - started < 20
+                assert all(reading.process.poll() is None for reading in readings)
+                server.send_signal(signal.SIGCONT)
+                for reading, name in zip(readings, ("B02.tif", "B03.tif"), strict=True):
+                    assert reading.data() == (SAMPLE / ITEM.parent / other.name / name).read_bytes()
 
     @pytest.mark.promise(
         "A program that is killed or interrupted while it waits for a read is let go at once; "

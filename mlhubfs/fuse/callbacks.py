@@ -55,6 +55,10 @@ BLOCK_SIZE = 4096
 # with the default of 12 the seventh reader of a dead host would stop the reads of all files.
 MAX_BACKGROUND = 160
 CAP_ASYNC_READ = 1  # libfuse 3, bit of fuse_conn_info.want
+# Without it the kernel asks for one name of a directory at a time, and lists none meanwhile: a size
+# that a server does not tell would hold up the directory. Off by default, and passed on to the
+# kernel only since libfuse 3.17 (https://github.com/libfuse/libfuse/pull/861 and 880).
+CAP_PARALLEL_DIROPS = 1 << 18
 FILL_DIR_PLUS = 2  # libfuse 3, enum fuse_fill_dir_flags: the structure is complete
 READDIR_PLUS = 1  # libfuse 3, enum fuse_readdir_flags: the kernel would take complete ones
 
@@ -230,6 +234,7 @@ class Callbacks3(Callbacks):
         wishes = connection.contents
         wishes.max_background = MAX_BACKGROUND
         wishes.congestion_threshold = MAX_BACKGROUND * 3 // 4
+        wishes.want |= wishes.capable & CAP_PARALLEL_DIROPS
         if self.sync_read:
             wishes.want &= ~CAP_ASYNC_READ
         self._start()
