@@ -68,6 +68,7 @@ class Request(NamedTuple):
     query: str
     headers: dict[str, str]
     connection: int
+    body: bytes = b""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,9 +330,9 @@ def _read(incoming: Any, number: int) -> Request | None:
     while (text := incoming.readline().decode("latin-1").strip()) != "":
         name, _, value = text.partition(":")
         headers[name.strip().lower()] = value.strip()
-    incoming.read(int(headers.get("content-length", "0")))
+    body = incoming.read(int(headers.get("content-length", "0")))
     path, _, query = line[1].partition("?")
-    return Request(line[0], path, query, headers, number)
+    return Request(line[0], path, query, headers, number, body)
 
 
 def _head(reply: Reply) -> bytes:

@@ -18,17 +18,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 import requests
 from urllib3.util import Timeout
 
-from mlhubfs.errors import BadAnswer, Interrupted, MlhubfsError, NotFound, Offline, TimedOut
+from mlhubfs.errors import BadAnswer, Denied, Interrupted, MlhubfsError, NotFound, Offline, TimedOut
 from mlhubfs.transport import retry
 from mlhubfs.transport.body import Body
 from mlhubfs.transport.document import Document, document
 from mlhubfs.transport.failure import CAUGHT, network_failure, status_failure
+from mlhubfs.transport.local import Files, is_local
 from mlhubfs.transport.origin import describe, followed, origin, over_http, without_key
 from mlhubfs.transport.ranges import Part, part, unless
 from mlhubfs.transport.retry import Failed
@@ -43,6 +44,14 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 BODILESS = frozenset({304, 416})  # their headers say it all
 REDIRECT_LIMIT = 10  # MLHub's chains had three: http to https, the token, the storage
 DRAINED = 64 << 10  # bytes of an error page that are cheaper to read than a new connection to make
+JSON = {"Accept": "application/json, */*;q=0.5", "Accept-Encoding": "gzip"}
+
+
+class Question(NamedTuple):
+    """What is sent along with a URL: a GET, or where there is a body, a POST of JSON."""
+
+    headers: Mapping[str, str]
+    body: bytes | None = None
 
 
 class Transport:
@@ -51,7 +60,8 @@ class Transport:
     Times are seconds: `connect_timeout` for one connection, `read_timeout` for the longest silence,
     `timeout` for one call in all, unless it brings its own `deadline`. `ca_bundle` is a file or
     folder of certificates, else REQUESTS_CA_BUNDLE counts, else certifi's. `backoff` is the most
-    that the first pause takes. `is_offline`: every call raises Offline.
+    that the first pause takes. `is_offline`: every call raises Offline, except for what `files`
+    has: those of the local catalog that is the source, which are on no server.
     """
 
     def __init__(
@@ -66,12 +76,14 @@ class Transport:
         pool_size: int = 64,
         backoff: float = retry.BACKOFF,
         is_offline: bool = False,
+        files: Files | None = None,
     ) -> None:
         self.requests = 0
         """Requests sent so far, those of redirects and retries included."""
         self.errors = 0
         """Calls that failed so far; that something does not exist is an answer."""
         self._is_offline = is_offline
+        self._files = files
         self._root = describe(root_url)
         self._api_key = api_key
         self._connect_timeout = connect_timeout
@@ -88,17 +100,38 @@ class Transport:
         return f"Transport({self._root})"
 
     def get_document(
-        self, url: str, params: Sequence[tuple[str, str]] = (), *, deadline: float | None = None
+        self,
+        url: str,
+        params: Sequence[tuple[str, object]] = (),
+        headers: Mapping[str, str] | None = None,
+        *,
+        deadline: float | None = None,
     ) -> Document:
         """Return the JSON at `url`, at most 256 MiB of it.
 
         `deadline` is a `time.monotonic()`. Raises NotFound, Denied, BadAnswer, Unavailable and its
         kinds, Interrupted.
         """
+        if is_local(url):
+            return self._local(url).document(url)
         if params:
             url += ("&" if "?" in url else "?") + urlencode(params, quote_via=quote)
-        headers = {"Accept": "application/json, */*;q=0.5", "Accept-Encoding": "gzip"}
-        return self._get(url, headers, document, deadline)
+        return self._ask(url, Question({**(headers or {}), **JSON}), document, deadline)
+
+    def post_document(
+        self,
+        url: str,
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+        *,
+        deadline: float | None = None,
+    ) -> Document:
+        """Return the JSON that `url` answers to `body`, which is a question and changes nothing.
+
+        Asked like `get_document`, and as often; redirects are followed with the body.
+        """
+        sent = {**(headers or {}), **JSON, "Content-Type": "application/json"}
+        return self._ask(url, Question(sent, body), document, deadline)
 
     def get_range(
         self,
@@ -119,6 +152,8 @@ class Transport:
         """
         if not 0 <= start < stop:
             raise ValueError(f"[{start}, {stop}) is not a range of bytes")
+        if is_local(url):
+            return self._local(url).range(url, start, stop)
         headers = {
             "Accept": "*/*",
             "Accept-Encoding": "identity",
@@ -127,9 +162,9 @@ class Transport:
         condition = unless(known.validator) if known else {}
         if not condition:
             known = None
-        return self._get(
+        return self._ask(
             url,
-            headers | condition,
+            Question(headers | condition),
             lambda response: part(response, start, stop, expect_html=expect_html, known=known),
             deadline,
         )
@@ -143,7 +178,8 @@ class Transport:
         self._raise_if_offline(url)
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
         try:
-            return self._attempt(url, headers, lambda response: into(Body(response)), deadline)
+            question = Question(headers)
+            return self._attempt(url, question, lambda response: into(Body(response)), deadline)
         except Failed as failed:
             kind, message = failed.kind, failed.message
         self.errors += 1
@@ -155,10 +191,15 @@ class Transport:
         self._watch.close()
         self._session.close()
 
-    def _get(
+    def _local(self, url: str) -> Files:
+        if self._files is None:
+            raise Denied(f"{describe(url)} is a file of this machine, and the catalog is not")
+        return self._files
+
+    def _ask(
         self,
         url: str,
-        headers: Mapping[str, str],
+        question: Question,
         take: Callable[[requests.Response], T],
         deadline: float | None,
     ) -> T:
@@ -166,7 +207,7 @@ class Transport:
         until = time.monotonic() + self._timeout if deadline is None else deadline
         try:
             return retry.persist(
-                lambda: self._attempt(url, headers, take, until),
+                lambda: self._attempt(url, question, take, until),
                 deadline=until,
                 pause=self._pause,
                 backoff=self._backoff,
@@ -188,7 +229,7 @@ class Transport:
     def _attempt(
         self,
         url: str,
-        headers: Mapping[str, str],
+        question: Question,
         take: Callable[[requests.Response], T],
         deadline: float,
     ) -> T:
@@ -196,7 +237,7 @@ class Transport:
         outcome: T | Failed
         with self._watch.until(deadline) as line:
             try:
-                outcome = self._follow(url, headers, take, line)
+                outcome = self._follow(url, question, take, line)
             except Failed as failed:
                 # Without its past: that holds URLs, and sockets open until garbage is collected.
                 failed.__context__ = None
@@ -212,7 +253,7 @@ class Transport:
     def _follow(
         self,
         url: str,
-        headers: Mapping[str, str],
+        question: Question,
         take: Callable[[requests.Response], T],
         line: Lifeline,
     ) -> T:
@@ -224,7 +265,7 @@ class Transport:
             raise Failed(BadAnswer, f"{describe(url)} is not a usable URL") from None
         been = {here}
         while True:
-            with self._exchange(here, headers, line) as response:
+            with self._exchange(here, question, line) as response:
                 status = response.status_code
                 if status not in REDIRECTS:
                     if status >= 400 and status != 416:
@@ -247,7 +288,7 @@ class Transport:
 
     @contextlib.contextmanager
     def _exchange(
-        self, url: str, headers: Mapping[str, str], line: Lifeline
+        self, url: str, question: Question, line: Lifeline
     ) -> Iterator[requests.Response]:
         """Send one request; close its answer afterwards; translate what fails on the way."""
         self.requests += 1
@@ -259,15 +300,16 @@ class Transport:
             connect=min(self._connect_timeout, left), read=min(self._read_timeout, left)
         )
         try:
-            with contextlib.closing(self._session.get(url, headers, timeout)) as response:
+            with contextlib.closing(self._session.send(url, *question, timeout)) as response:
                 try:
                     yield response
                 finally:
                     log.debug(
-                        "GET %s %d %s, %d bytes, %.0f ms",
+                        "%s %s %d %s, %d bytes, %.0f ms",
+                        "GET" if question.body is None else "POST",
                         describe(url),
                         response.status_code,
-                        headers.get("Range", "whole"),
+                        question.headers.get("Range", "whole"),
                         response.raw.tell(),
                         (time.monotonic() - started) * 1000,
                     )

@@ -18,6 +18,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Timeout
 
 from mlhubfs.errors import ConfigError
+from mlhubfs.transport.local import is_local
 from mlhubfs.transport.origin import Origin, origin
 from mlhubfs.transport.watch import POOLS
 from mlhubfs.version import __version__
@@ -47,9 +48,12 @@ class Session:
     ) -> None:
         # urllib3 logs whole URLs, tokens included, at DEBUG, and at WARNING for a broken header.
         logging.getLogger("urllib3").setLevel(logging.CRITICAL)
-        self._root = origin(root_url)
+        # A local catalog has no origin, and nobody who would ask for a key.
+        self._root = None if is_local(root_url) else origin(root_url)
         self._authorization: dict[str, str] = {}
-        if api_key and (self._root.scheme == "https" or self._root.loopback()):
+        if self._root is None:
+            pass
+        elif api_key and (self._root.scheme == "https" or self._root.loopback()):
             self._authorization = {"Authorization": f"Bearer {api_key}"}
         elif api_key:
             logging.getLogger("mlhubfs.transport").warning(
@@ -65,14 +69,17 @@ class Session:
         for scheme in ("https://", "http://"):
             self._requests.mount(scheme, _Adapter(pool_size, pool_size))
 
-    def get(self, url: str, headers: Mapping[str, str], timeout: Timeout) -> requests.Response:
-        """Send one request and return the answer, headers read and body not."""
+    def send(
+        self, url: str, headers: Mapping[str, str], body: bytes | None, timeout: Timeout
+    ) -> requests.Response:
+        """Send a GET, or a POST of `body`; return the answer, headers read and body not."""
         target = origin(url)
         sent = {**headers, **self._permission(target)}
         if target.host.endswith(".blob.core.windows.net"):
             sent |= AZURE
         route = self._routes.get(target) or self._find(target, url)
-        prepared = self._requests.prepare_request(requests.Request("GET", url, headers=sent))
+        request = requests.Request("GET" if body is None else "POST", url, sent, data=body)
+        prepared = self._requests.prepare_request(request)
         return self._requests.send(
             prepared,
             stream=True,

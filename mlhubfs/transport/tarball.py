@@ -1,0 +1,139 @@
+"""The files in a tarball, read where they are: nothing is unpacked. And which path is one.
+
+Owns the table of its members, some 300 bytes each, which is made by reading through it once.
+
+*Threading.* Any thread; the file stays open, so that one that is replaced is read to its end.
+"""
+
+import os
+import posixpath
+import tarfile
+from collections.abc import Iterable
+from io import RawIOBase
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from mlhubfs.errors import BadAnswer, NotFound
+from mlhubfs.transport.document import Document
+from mlhubfs.transport.gunzip import Gunzip
+from mlhubfs.transport.local import ROOTS, Folder, limited, path_of
+from mlhubfs.transport.ranges import Part
+
+
+class _Bytes(Protocol):
+    def read(self, offset: int, size: int) -> bytes: ...
+
+
+class _Member(NamedTuple):
+    offset: int
+    size: int
+    modified: float
+
+
+class Tarball:
+    """The files in the tarball at `path`, gzipped or not; their URLs are those of a folder there.
+
+    Raises NotFound and BadAnswer where it is no such thing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = os.path.realpath(path)
+        try:
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise NotFound(f"{path} cannot be read: {error.strerror}") from None
+        try:
+            is_gzip = os.pread(self._descriptor, 2, 0) == b"\x1f\x8b"
+            self._bytes: _Bytes = (Gunzip if is_gzip else _Plain)(self._descriptor)
+            self._members = dict(_members(self._bytes, path))
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+        self._edition = os.fstat(self._descriptor).st_mtime_ns
+
+    @property
+    def root(self) -> str:
+        """The URL of the catalog.json or collection.json that no folder lies above of."""
+        names = [name for name in self._members if posixpath.basename(name) in ROOTS]
+        if not names:
+            raise NotFound(f"{self._path} holds neither a catalog.json nor a collection.json")
+        names.sort(key=lambda name: (name.count("/"), ROOTS.index(posixpath.basename(name)), name))
+        return Path(self._path, names[0]).as_uri()
+
+    def document(self, url: str) -> Document:
+        """Return a whole file."""
+        member = self._find(url)
+        return Document(limited(self._bytes.read(member.offset, member.size), url), url)
+
+    def range(self, url: str, start: int, stop: int) -> Part:
+        """Return the bytes [start, stop) of a file."""
+        offset, size, modified = self._find(url)
+        data = self._bytes.read(offset + start, max(0, min(stop, size) - start))
+        validator = f"etag:{self._edition:x}-{offset:x}"
+        return Part(data, size, validator, modified, url)
+
+    def close(self) -> None:
+        """Close the file; nothing may be read any more."""
+        os.close(self._descriptor)
+
+    def _find(self, url: str) -> _Member:
+        path = path_of(url)
+        member = self._members.get(os.path.relpath(path, self._path))
+        if member is None:
+            raise NotFound(f"there is no file {path}")
+        return member
+
+
+class _Plain:
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self._descriptor, size, offset)
+
+
+class _Stream(RawIOBase):
+    """The bytes as `tarfile` wants them."""
+
+    def __init__(self, source: _Bytes) -> None:
+        self._source = source
+        self._at = 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + (self._at if whence == os.SEEK_CUR else 0)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._source.read(self._at, size)
+        self._at += len(data)
+        return data
+
+
+def _members(source: _Bytes, path: Path) -> Iterable[tuple[str, _Member]]:
+    try:
+        with tarfile.open(fileobj=_Stream(source), mode="r:") as archive:
+            while member := archive.next():
+                if member.isreg():
+                    name = os.path.normpath(member.name)
+                    yield name, _Member(member.offset_data, member.size, member.mtime)
+                archive.members = []  # type: ignore[attr-defined]  # else a kilobyte of each is kept
+    except (tarfile.TarError, EOFError) as error:
+        raise BadAnswer(f"{path} is no tarball, or damaged: {error}") from None
+
+
+def open_files(url: str) -> Folder | Tarball:
+    """Return the files of the catalog at a `file:` URL: a folder, a document in one, a tarball.
+
+    Raises NotFound and BadAnswer.
+    """
+    path = Path(path_of(url))
+    if not path.exists():
+        raise NotFound(f"there is nothing at {path}")
+    is_tarball = path.is_file() and path.name.endswith((".tar.gz", ".tgz", ".tar"))
+    return Tarball(path) if is_tarball else Folder(path)

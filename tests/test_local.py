@@ -1,0 +1,261 @@
+"""Catalogs on this machine's disk: what may be read of a folder, and of a tarball."""
+
+import gzip
+import os
+import random
+import tarfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlhubfs.errors import BadAnswer, Denied, NotFound, Offline
+from mlhubfs.transport import gunzip
+from mlhubfs.transport.client import Transport
+from mlhubfs.transport.gunzip import Gunzip
+from mlhubfs.transport.local import Folder
+from mlhubfs.transport.tarball import Tarball, open_files
+
+DATA = random.Random(7).randbytes(5 << 18) * 3  # noisy, so that it does not pack to nothing
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with a catalog and a file, beside a file that is not its own."""
+    (tmp_path / "outside.tif").write_bytes(b"secret")
+    inside = tmp_path / "cat"
+    (inside / "sub").mkdir(parents=True)
+    (inside / "catalog.json").write_bytes(b"{}")
+    (inside / "sub" / "a b%é.tif").write_bytes(DATA)
+    return inside
+
+
+@pytest.fixture(params=["folder", "tar", "tar.gz", "tgz"])
+def files(request, folder, tmp_path):
+    """The same files, as each kind; the second value is the URL of the folder."""
+    if request.param == "folder":
+        yield Folder(folder), f"{folder.as_uri()}"
+        return
+    path = packed(tmp_path / f"x.{request.param}", folder)
+    opened = Tarball(path)
+    yield opened, f"{path.as_uri()}/cat"
+    opened.close()
+
+
+def packed(path, folder):
+    """Make a tarball of a folder, gzipped by its name."""
+    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as archive:
+        archive.add(folder, folder.name)
+    return path
+
+
+class TestAlike:
+    """A folder and a tarball of it answer the same."""
+
+    def test_a_document_is_the_whole_file(self, files):
+        """At the URL that was asked for."""
+        opened, url = files
+        assert opened.document(f"{url}/catalog.json") == (b"{}", f"{url}/catalog.json")
+
+    def test_the_root_is_its_catalog(self, files):
+        """Where the catalog begins."""
+        opened, url = files
+        assert opened.root == f"{url}/catalog.json"
+
+    @pytest.mark.parametrize(
+        ("start", "stop"), [(0, 1), (0, len(DATA)), (1 << 20, 2 << 20), (5, 1 << 30)]
+    )
+    def test_a_range_is_exact(self, files, start, stop):
+        """With the size of the whole, a validator and a time."""
+        opened, url = files
+        part = opened.range(f"{url}/sub/a%20b%25%C3%A9.tif", start, stop)
+        assert part.data == DATA[start:stop]
+        assert part.total == len(DATA)
+        assert part.validator.startswith("etag:")
+        assert part.modified > 1e9
+
+    def test_a_range_beyond_the_end_is_empty(self, files):
+        """And tells the size, as a 416 does."""
+        opened, url = files
+        part = opened.range(f"{url}/sub/a%20b%25%C3%A9.tif", len(DATA), len(DATA) + 5)
+        assert (part.data, part.total) == (b"", len(DATA))
+
+    @pytest.mark.parametrize("path", ["nope.tif", "sub", "", "sub/../sub/nope", "catalog.json/x"])
+    def test_what_is_no_file_is_not_found(self, files, path):
+        """A folder is none either."""
+        opened, url = files
+        with pytest.raises(NotFound):
+            opened.range(f"{url}/{path}", 0, 1)
+
+    @pytest.mark.parametrize(
+        "path",
+        ["../outside.tif", "sub/../../outside.tif", "%2E%2E/outside.tif", "/etc/passwd",
+         "..%2Foutside.tif", "nul%00"],
+    )  # fmt: skip
+    def test_nothing_outside_is_read(self, files, path):
+        """However the way there is written."""
+        opened, url = files
+        with pytest.raises((Denied, NotFound)):
+            opened.range(f"{url}/{path}" if path[0] != "/" else f"file://{path}", 0, 1)
+
+    @pytest.mark.parametrize("host", ["other", "h.org:80"])
+    def test_another_machine_is_not_asked(self, files, host):
+        """A file: URL with a host is somebody else's file."""
+        opened, url = files
+        with pytest.raises(NotFound, match=host):
+            opened.document(url.replace("file://", f"file://{host}"))
+
+
+class TestFolder:
+    """Links in a folder."""
+
+    def test_a_link_that_stays_inside_is_followed(self, folder):
+        """As any program would."""
+        (folder / "link.json").symlink_to("catalog.json")
+        assert Folder(folder).document((folder / "link.json").as_uri()).body == b"{}"
+
+    @pytest.mark.parametrize("target", ["../outside.tif", "/etc/passwd", "sub/up/outside.tif"])
+    def test_a_link_that_leads_out_is_denied(self, folder, target):
+        """A catalog that was downloaded must not show the user's own files."""
+        (folder / "sub" / "up").symlink_to(folder.parent)
+        (folder / "link").symlink_to(target)
+        with pytest.raises(Denied, match="outside"):
+            Folder(folder).range((folder / "link").as_uri(), 0, 1)
+
+    def test_the_folder_itself_may_be_reached_by_a_link(self, folder, tmp_path):
+        """It is what was asked for."""
+        (tmp_path / "link").symlink_to(folder)
+        there = tmp_path / "link" / "catalog.json"
+        assert Folder(tmp_path / "link").document(there.as_uri()).body == b"{}"
+        assert Folder(there).document(there.as_uri()).body == b"{}"
+
+    def test_a_pipe_is_no_file(self, folder):
+        """And does not hang."""
+        os.mkfifo(folder / "pipe")
+        with pytest.raises(NotFound):
+            Folder(folder).document((folder / "pipe").as_uri())
+
+    def test_another_version_has_another_validator(self, folder):
+        """So that an open file is not mixed of two."""
+        path = folder / "catalog.json"
+        first = Folder(folder).range(path.as_uri(), 0, 1).validator
+        path.with_suffix(".new").write_bytes(b"[]")
+        path.with_suffix(".new").replace(path)
+        assert Folder(folder).range(path.as_uri(), 0, 1).validator != first
+
+    def test_a_folder_without_a_catalog_is_told(self, tmp_path):
+        """With what was looked for."""
+        with pytest.raises(NotFound, match="neither a catalog"):
+            Folder(tmp_path).root  # noqa: B018
+
+
+class TestTarball:
+    """What a tarball may be."""
+
+    def test_the_root_is_the_catalog_that_lies_highest(self, tmp_path):
+        """A catalog before a collection, whatever the order in the tarball."""
+        for name in ("z/collection.json", "z/a/catalog.json", "z/catalog.json"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(b"{}")
+        opened = Tarball(packed(tmp_path / "x.tar", tmp_path / "z"))
+        assert opened.root.endswith("/x.tar/z/catalog.json")
+        opened.close()
+
+    def test_names_may_begin_with_a_dot(self, tmp_path, folder):
+        """As `tar czf x.tar.gz .` writes them."""
+        with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as archive:
+            archive.add(folder, ".")
+        opened = Tarball(tmp_path / "x.tar.gz")
+        assert opened.root == f"{(tmp_path / 'x.tar.gz').as_uri()}/catalog.json"
+        opened.close()
+
+    @pytest.mark.parametrize(
+        "data",
+        [b"", b"\x1f\x8b", b"no tar at all" * 99, gzip.compress(b"no tar at all" * 99, mtime=0)],
+        ids=["empty", "two bytes", "text", "gzipped text"],
+    )
+    def test_what_is_none_is_told(self, tmp_path, data):
+        """With its name."""
+        (tmp_path / "x.tar.gz").write_bytes(data)
+        with pytest.raises((BadAnswer, NotFound)):
+            Tarball(tmp_path / "x.tar.gz").root  # noqa: B018
+
+    @pytest.mark.parametrize("kept", [0.2, 0.9])
+    def test_one_that_breaks_off_is_refused(self, tmp_path, folder, kept):
+        """Instead of being shown as far as it goes."""
+        path = packed(tmp_path / "x.tar.gz", folder)
+        data = path.read_bytes()
+        path.write_bytes(data[: int(len(data) * kept)])
+        with pytest.raises(BadAnswer):
+            Tarball(path)
+
+    def test_one_that_is_replaced_is_read_to_its_end(self, tmp_path, folder):
+        """Its table of members holds for the bytes that it was made from."""
+        path = packed(tmp_path / "x.tar", folder)
+        opened = Tarball(path)
+        (tmp_path / "new").write_bytes(b"else")
+        (tmp_path / "new").replace(path)
+        assert opened.document(f"{path.as_uri()}/cat/catalog.json").body == b"{}"
+        opened.close()
+
+
+@given(
+    pieces=st.lists(st.binary(max_size=90), max_size=5),
+    reads=st.lists(st.tuples(st.integers(0, 500), st.integers(0, 300)), max_size=8),
+    span=st.integers(1, 64),
+)
+def test_gzip_is_read_at_any_offset(pieces, reads, span):
+    """Whatever was read before, of one gzip or of several written one after the other."""
+    whole = b"".join(pieces)
+    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"gunzip-{os.getpid()}.gz"
+    path.write_bytes(b"".join(map(gzip.compress, pieces)) or gzip.compress(b""))
+    with path.open("rb") as file:
+        path.unlink()
+        opened = Gunzip(file.fileno())
+        opened._span = span
+        for offset, size in reads:
+            assert opened.read(offset, size) == whole[offset : offset + size]
+
+
+def test_what_follows_the_last_gzip_may_be_zeros(tmp_path):
+    """Tapes and some mirrors fill up."""
+    (tmp_path / "x").write_bytes(gzip.compress(b"abc") + bytes(1000))
+    with (tmp_path / "x").open("rb") as file:
+        assert Gunzip(file.fileno()).read(0, 10) == b"abc"
+
+
+def test_a_tarball_is_not_held_in_memory(tmp_path):
+    """What is kept are states of the decompressor, and a few spans."""
+    with gzip.open(tmp_path / "x.gz", "wb") as file:
+        for _ in range(40):
+            file.write(bytes(1 << 20))
+    with (tmp_path / "x.gz").open("rb") as file:
+        opened = Gunzip(file.fileno())
+        assert opened.read((40 << 20) - 5, 10) == bytes(5)
+        assert sum(map(len, opened._kept.values())) <= gunzip._KEPT * opened._span
+
+
+class TestTransport:
+    """The transport, where the catalog is local and where it is not."""
+
+    def test_local_files_are_read_offline(self, folder):
+        """They are on no server."""
+        files = open_files(folder.as_uri())
+        transport = Transport(root_url=files.root, files=files, is_offline=True)
+        assert transport.get_document(files.root).body == b"{}"
+        assert transport.get_range(files.root, 0, 1).data == b"{"
+        with pytest.raises(Offline):
+            transport.get_document("https://h.invalid/x")
+
+    def test_a_remote_catalog_reads_no_local_file(self, folder):
+        """Whatever its links say."""
+        transport = Transport(root_url="https://h.invalid/catalog.json")
+        for ask in (transport.get_document, lambda url: transport.get_range(url, 0, 1)):
+            with pytest.raises(Denied, match="a file of this machine"):
+                ask((folder / "catalog.json").as_uri())
+
+    def test_nothing_there_is_told(self, tmp_path):
+        """With the path."""
+        with pytest.raises(NotFound, match="nope"):
+            open_files((tmp_path / "nope").as_uri())
