@@ -1,33 +1,33 @@
-"""One API under one root URL: MLHub's, or any STAC API's that pages by GET.
+"""One API under one root URL: MLHub's, or any STAC API's.
 
-Owns the routes and the traps of paging. Keeps nothing: what was learned is kept in `memory`.
+Owns the routes. Keeps nothing: what was learned is kept in `memory`.
 
-What looks simple and is not:
+What looks simple and is not, beside what `paging` says of pages:
 
-1. A `next` link names the host that the server believes it has: http for https, an internal name, a
-   staging host. Where it points into the items of the same collection, only its query is taken, and
-   asked at our own root, which is also the one place that the key may go to.
-2. `next` links were recorded with the caller's key inside; the key is cut out.
-3. The 2022 server leaves `limit` out of its `next` links: it is sent again.
-4. A link that counts pages (`page=3`) means pages of the same size: the limit stays as it is.
-5. An id that is empty, `.` or `..` cannot be written in a URL's path.
+1. `/collections` pages too, or stops at ten without a link, though it counts more.
+2. An id that is empty, `.` or `..` cannot be written in a URL's path.
 
 *Threading.* Stateless; any thread that may wait on the network.
 """
 
 import contextlib
+import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
-from urllib.parse import parse_qsl, quote, unquote, urljoin, urlsplit
+from urllib.parse import quote
 
 from mlhubfs.catalog import models
+from mlhubfs.catalog.paging import Pages
 from mlhubfs.errors import BadAnswer, Denied, NotFound
-from mlhubfs.transport.client import Body, Transport, without_key
+from mlhubfs.transport.client import Body, Transport
 
+_log = logging.getLogger("mlhubfs.catalog")
 T = TypeVar("T")
-_PAGE_NUMBERS = frozenset({"page", "page_number", "pageNumber", "p"})
+_MOST_PAGES = 1000  # of collections: a server that sends more goes on for ever
+_CQL2 = frozenset({"cql2-text", "features-filter"})  # the last words of conformance classes
+_QUERY = "ogcapi-features#query"
 _FILTERS = re.compile(r"/ogcapi-features(-1/[\d.]+/conf/core)?/?$")  # any version's
 
 
@@ -37,10 +37,13 @@ class Api:
     Every method raises the errors of the transport: NotFound, Denied, Unavailable, BadAnswer.
     """
 
+    top: str | None = None
+
     def __init__(self, transport: Transport, root: str, *, page_size: int) -> None:
         self._transport = transport
         self._page_size = page_size
         self.root = root.rstrip("/")
+        self._pages = Pages(transport, self.root)
 
     def datasets(self) -> list[models.Dataset] | None:
         """Return all datasets, or None where the source has no such thing (a STAC API)."""
@@ -58,13 +61,24 @@ class Api:
 
     def collections(self) -> list[models.Collection]:
         """Return all collections."""
-        return models.parse_collections(self._get("/collections"), time.monotonic())
+        pages = list(self._collection_pages())
+        matched = pages[0].matched or 0
+        if sum(len(page.collections) for page in pages) < matched:  # see 1
+            pages = list(self._collection_pages(limit=matched))
+        found = {one.id: one for page in pages for one in page.collections}
+        if len(found) < matched:
+            _log.warning("%s counts %d collections and lists %d", self.root, matched, len(found))
+        return list(found.values())
 
     def collection(self, collection_id: str) -> models.Collection:
         """Return the collection with that id."""
         body = self._get(f"/collections/{_segment(collection_id)}")
         collection = models.parse_collection(body, time.monotonic())
         return _same(collection, collection_id)
+
+    def children(self, collection_id: str) -> list[models.Collection]:  # noqa: ARG002
+        """Return nothing: an API has no collections below collections."""
+        return []
 
     def item(self, collection_id: str, item_id: str) -> models.Item:
         """Return the item with that id: one request."""
@@ -86,36 +100,39 @@ class Api:
         describes; until the monotonic time `deadline`, if that is given.
         """
         route = f"/collections/{_segment(collection_id)}/items"
-        url, params = self.root + route, []
-        if following:
-            try:
-                parts = urlsplit(without_key(urljoin(url, following)))
-            except ValueError:
-                raise BadAnswer(f"a next link of {collection_id} is no URL") from None
-            params = parse_qsl(parts.query, keep_blank_values=True)
-            if not unquote(parts.path).rstrip("/").endswith(unquote(route)):
-                url = parts._replace(query="", fragment="").geturl()
-        if any(name in _PAGE_NUMBERS for name, _ in params):
-            limit = None
-        if limit:
-            params = [(name, value) for name, value in params if name != "limit"]
-        if not any(name == "limit" for name, _ in params):
-            params.append(("limit", str(limit or self._page_size)))
-        given = {name for name, _ in params}
-        params += [one for one in (query or {}).items() if one[0] not in given]
         fetched = time.monotonic()
-        document = self._transport.get_document(url, params, deadline=deadline)
-        return models.parse_page(document.body, fetched)
+        body, sent = self._pages.ask(
+            route,
+            following,
+            limit=limit,
+            otherwise=self._page_size,
+            deadline=deadline,
+            query=query or {},
+            whole={"collections": [collection_id]},
+        )
+        return models.parse_page(body, fetched, sent)
 
     def filters(self) -> frozenset[str]:
-        """Return `bbox` and `datetime` where the server says that its items can be asked for so."""
+        """Return `bbox`, `datetime`, `filter` and `query` where the server says it takes them."""
         try:
             classes = models.parse_conformance(self._get(""))
         except (NotFound, BadAnswer):
             return frozenset()
-        if any(_FILTERS.search(one) for one in classes):
-            return frozenset({"bbox", "datetime"})
-        return frozenset()
+        if not any(_FILTERS.search(one) for one in classes):
+            return frozenset()
+        ends = {one.rstrip("/").rpartition("/")[2] for one in classes}
+        languages = {"filter"} if ends >= _CQL2 else set()
+        languages |= {"query"} if _QUERY in ends else set()
+        return frozenset({"bbox", "datetime"} | languages)
+
+    def queryables(self, collection_id: str) -> dict[str, str]:
+        """Return property -> type of those that a collection's items can be filtered by."""
+        try:
+            return models.parse_queryables(
+                self._get(f"/collections/{_segment(collection_id)}/queryables")
+            )
+        except (NotFound, BadAnswer):
+            return {}
 
     def archive(self, collection_id: str) -> models.Archive:
         """Return what the server tells of a collection's archive."""
@@ -151,6 +168,17 @@ class Api:
 
     def _get(self, route: str) -> bytes:
         return bytes(self._transport.get_document(self.root + route).body)
+
+    def _collection_pages(self, limit: int | None = None) -> Iterator[models.CollectionPage]:
+        seen = set[str]()
+        following: str | None = ""
+        while following is not None and following not in seen and len(seen) < _MOST_PAGES:
+            seen.add(following)
+            fetched = time.monotonic()
+            body, _ = self._pages.ask("/collections", following, limit=limit)
+            page = models.parse_collection_page(body, fetched)
+            yield page
+            following = page.next
 
 
 def writable_in_url(identifier: str) -> bool:

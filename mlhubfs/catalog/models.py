@@ -9,13 +9,14 @@ Each value keeps its JSON (`document`) as it came; what is shown of it is scrubb
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
+from mlhubfs.catalog.paging import Link, next_of
 from mlhubfs.errors import BadAnswer
 
 _log = logging.getLogger("mlhubfs.catalog")
@@ -26,13 +27,6 @@ LONG_AGO = 1e-9
 _CUT = re.compile(r"/download/\.\.\.$|[?&][^=&#]+=\.\.\.(?:[&#]|$)")  # as `index_documents` cuts
 _TELLING = 64  # bytes that are found sooner than all of an item's assets, and nearly always tell
 _SIZES = 1 << 63  # what a file's size fits in
-
-
-class Link(msgspec.Struct, frozen=True):
-    """A link of a page, a collection or an item."""
-
-    rel: str | None = None
-    href: str | None = None
 
 
 class CollectionRef(msgspec.Struct, frozen=True):
@@ -117,6 +111,10 @@ class Collection(msgspec.Struct, frozen=True):
     document: bytes
     fetched: float = 0.0
     """When it was asked for, on the monotonic clock."""
+    is_catalog: bool = False
+    """Whether it is a STAC Catalog, which a static catalog may have in its place."""
+    has_items: bool = True
+    """Whether there may be items, and not only catalogs and collections below it."""
 
 
 ItemOrCollection = TypeVar("ItemOrCollection", Item, Collection)
@@ -137,13 +135,21 @@ class Page(msgspec.Struct, frozen=True):
 
     items: tuple[Listed, ...]
     next: str | None
-    """The href of the next page, as the server wrote it."""
+    """The cursor of the next page: its href as the server wrote it, or more, see `paging`."""
     matched: int | None
     """How many items the whole listing has, where the server says so."""
     fetched: float = 0.0
     """When it was asked for, on the monotonic clock."""
     size: int = 0
     """Bytes of JSON."""
+
+
+class CollectionPage(msgspec.Struct, frozen=True):
+    """One page of a listing of collections."""
+
+    collections: list[Collection]
+    next: str | None
+    matched: int | None
 
 
 class _RawAsset(msgspec.Struct):
@@ -171,16 +177,24 @@ class _RawListed(msgspec.Struct):
 
 class _RawCollection(msgspec.Struct):
     id: str
+    type: Any = None
     extent: Any = None
+    links: msgspec.Raw = msgspec.Raw(b"null")
     assets: dict[str, _RawAsset | None] | None = None
 
 
 class _RawCollections(msgspec.Struct):
     collections: list[msgspec.Raw]
+    links: list[Link] | None = None
+    matched: int | None = msgspec.field(default=None, name="numberMatched")
 
 
 class _Landing(msgspec.Struct):
     classes: list[str] | None = msgspec.field(default=None, name="conformsTo")
+
+
+class _RawQueryables(msgspec.Struct):
+    properties: dict[str, Any] | None = None
 
 
 class _Context(msgspec.Struct):
@@ -199,9 +213,16 @@ def parse_conformance(body: bytes) -> list[str]:
     return _decode(body, _Landing, "a landing page").classes or []
 
 
+def parse_queryables(body: bytes) -> dict[str, str]:
+    """Return property -> type, of those that a collection can be filtered by and that have one."""
+    properties = _decode(body, _RawQueryables, "a list of queryables").properties or {}
+    types = {name: one.get("type") for name, one in properties.items() if isinstance(one, dict)}
+    return {name: kind for name, kind in types.items() if isinstance(kind, str)}
+
+
 def parse_datasets(body: bytes) -> list[Dataset]:
     """Return the datasets of a `GET /datasets` answer, a bare array."""
-    return list(_each(_decode(body, list[msgspec.Raw], "a list of datasets"), parse_dataset))
+    return list(each(_decode(body, list[msgspec.Raw], "a list of datasets"), parse_dataset))
 
 
 def parse_dataset(body: bytes) -> Dataset:
@@ -218,14 +239,30 @@ def parse_archive(body: bytes, url: str) -> Archive:
 
 def parse_collections(body: bytes, fetched: float) -> list[Collection]:
     """Return the collections of a `GET /collections` answer."""
+    return parse_collection_page(body, fetched).collections
+
+
+def parse_collection_page(body: bytes | bytearray, fetched: float) -> CollectionPage:
+    """Return one page of a `GET /collections` answer."""
     raw = _decode(body, _RawCollections, "a list of collections")
-    return list(_each(raw.collections, lambda one: parse_collection(one, fetched)))
+    collections = list(each(raw.collections, lambda one: parse_collection(one, fetched)))
+    return CollectionPage(collections, next_of(raw.links, {}), raw.matched)
 
 
 def parse_collection(body: bytes, fetched: float) -> Collection:
-    """Return one STAC Collection."""
+    """Return one STAC Collection, or Catalog."""
     raw = _decode(body, _RawCollection, "a STAC Collection")
-    return Collection(raw.id, _extent_time(raw.extent), _assets(raw.assets), bytes(body), fetched)
+    links = bytes(raw.links)
+    return Collection(
+        raw.id,
+        _extent_time(raw.extent),
+        _assets(raw.assets),
+        bytes(body),
+        fetched,
+        is_catalog=raw.type == "Catalog",
+        # Not parsed, for there may be 100,000: `item` is a static catalog's, `items` an API's.
+        has_items=b'"item' in links or b'"child"' not in links,
+    )
 
 
 def parse_item(body: Json, fetched: float) -> Item:
@@ -236,14 +273,21 @@ def parse_item(body: Json, fetched: float) -> Item:
     return Item(raw.id, modified, _assets(raw.assets), bytes(body), fetched)
 
 
-def parse_page(body: bytes | bytearray, fetched: float) -> Page:
-    """Return one page of a `GET /collections/{id}/items` answer, a FeatureCollection."""
+def parse_page(
+    body: bytes | bytearray, fetched: float, sent: Mapping[str, Any] | None = None
+) -> Page:
+    """Return one page of items, a FeatureCollection, that was asked for with `sent`."""
     raw = _decode(body, _RawPage, "a page of items")
-    following = next((link.href for link in raw.links or () if link.rel == "next"), None)
     matched = raw.context.matched if raw.context else None
     if matched is None:
         matched = raw.matched
-    return Page(tuple(_each(raw.features, _listed)), following, matched, fetched, len(body))
+    return Page(
+        tuple(each(raw.features, parse_listed)),
+        next_of(raw.links, sent or {}),
+        matched,
+        fetched,
+        len(body),
+    )
 
 
 def parse_archived(body: bytes, mend: Callable[[bytes], bytes]) -> Listed:
@@ -258,7 +302,8 @@ def parse_archived(body: bytes, mend: Callable[[bytes], bytes]) -> Listed:
     return _to_listed(raw, body[:at] + mend(assets) + body[at + len(assets) :])
 
 
-def _listed(body: msgspec.Raw) -> Listed:
+def parse_listed(body: Json) -> Listed:
+    """Return what a listing needs of one STAC Item."""
     return _to_listed(_decode(body, _RawListed, "a STAC Item"), body)
 
 
@@ -290,7 +335,8 @@ def _decode(body: Json | bytearray, kind: type[T], meant: str) -> T:
         raise BadAnswer(f"the server's answer is not {meant}: {error}") from None
 
 
-def _each(raws: Iterable[msgspec.Raw], parse: Any) -> Iterator[Any]:
+def each(raws: Iterable[msgspec.Raw], parse: Callable[[Any], T]) -> Iterator[T]:
+    """Yield what `parse` makes of each; what is not usable is passed over."""
     for raw in raws:
         try:
             yield parse(raw)
