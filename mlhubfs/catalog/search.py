@@ -12,9 +12,10 @@ refused, or holds an item that was not asked for, the collection is walked.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 
+from mlhubfs.catalog.filters import express
 from mlhubfs.catalog.listing import Listing
 from mlhubfs.catalog.models import Listed, Page
 from mlhubfs.catalog.pager import Pager
@@ -27,6 +28,7 @@ from mlhubfs.errors import BadAnswer, IndexUnusable, NotFound, Unavailable
 _log = logging.getLogger("mlhubfs.catalog")
 _FIRST_SECONDS = 10.0  # some answer 500 to what they cannot filter by, and are not waited for
 _AGAIN_SECONDS = 300.0
+_LANGUAGES = frozenset({"filter", "query"})
 
 
 class Search:
@@ -41,7 +43,7 @@ class Search:
         stored: Stored,
         *,
         page_size: int,
-        filters: Callable[[], Iterable[str]],
+        filters: Callable[[], frozenset[str]],
         learn: Callable[[str, Page], None],
     ) -> None:
         self._source = source
@@ -50,6 +52,7 @@ class Search:
         self._filters = filters
         self._learn = learn
         self._unhelpful: dict[str, float] = {}
+        self._types: dict[str, dict[str, str]] = {}
 
     def batches(self, listing: Listing, where: Where) -> Iterator[list[Listed]]:
         """Yield what is found, in order, batch by batch of what is looked through; some are empty.
@@ -86,8 +89,10 @@ class Search:
 
     def _asked(self, collection_id: str, where: Where) -> Iterator[Sequence[Listed]] | None:
         """Return the items that the server finds, or None where it is no help."""
-        query = where.query() and where.query(self._filters())
-        if not query or time.monotonic() < self._unhelpful.get(collection_id, 0.0):
+        if time.monotonic() < self._unhelpful.get(collection_id, 0.0):
+            return None
+        query, asked_for = self._tell(collection_id, where)
+        if not query:
             return None
         pages = self.pages(collection_id, query)
         try:
@@ -95,11 +100,30 @@ class Search:
         except (BadAnswer, NotFound, Unavailable) as error:
             self._give_up(collection_id, str(error))
             return None
-        asked_for = Where(tuple(condition(name, (value,)) for name, value in query.items()))
         if not all(asked_for.matches(item.document) for item in first.items):
             self._give_up(collection_id, "it ignores what it is asked for")
             return None
         return (page.items for page in chain((first,), pages))
+
+    def _tell(self, collection_id: str, where: Where) -> tuple[dict[str, str], Where]:
+        """Return what the server can be asked for, and the conditions that this is of."""
+        if not where.conditions:
+            return {}, where
+        filters = self._filters()
+        query = where.query(filters)
+        asked_for = tuple(condition(name, (value,)) for name, value in query.items())
+        others = Where(tuple(one for one in where.conditions if one.name not in query))
+        if others.conditions and _LANGUAGES & filters:
+            more, expressed = express(others, filters, self._queryables(collection_id))
+            query |= more
+            asked_for += expressed.conditions
+        return query, Where(asked_for)
+
+    def _queryables(self, collection_id: str) -> dict[str, str]:
+        types = self._types.get(collection_id)
+        if types is None:
+            types = self._types[collection_id] = self._source.queryables(collection_id)
+        return types
 
     def _give_up(self, collection_id: str, reason: str) -> None:
         _log.info("the server does not filter %s: %s", collection_id, reason)

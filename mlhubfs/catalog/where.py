@@ -59,7 +59,7 @@ Box = tuple[float, float, float, float]
 """West, south, east, north, in degrees."""
 
 
-class _Operand(NamedTuple):
+class Operand(NamedTuple):
     """A value, as whatever it can be compared as."""
 
     text: str
@@ -91,7 +91,7 @@ class Condition:
     def admits(self, fields: Mapping[str, Any]) -> bool:
         """Say whether fields with these values fulfil the condition."""
         members = list(scalars(fields.get(self.name)))
-        if not members and all(one.flag is not None for one in self._operands):
+        if not members and all(one.flag is not None for one in self.operands):
             members = [False]
         if self.operator == "!=":
             return not any(self._holds(one, "=") for one in members)
@@ -100,10 +100,11 @@ class Condition:
     def _holds(self, member: object, operator: str) -> bool:
         if self.name == "doi" and isinstance(member, str):
             member = member.casefold()
-        return any(_holds(member, operator, one) for one in self._operands)
+        return any(_holds(member, operator, one) for one in self.operands)
 
     @cached_property
-    def _operands(self) -> tuple[_Operand, ...]:
+    def operands(self) -> tuple[Operand, ...]:
+        """The values, as whatever they can be compared as."""
         fold = str.casefold if self.name == "doi" else str
         return tuple(_operand(fold(value)) for value in self.values)
 
@@ -315,16 +316,16 @@ def scalars(value: Any) -> Iterator[Any]:
         yield from scalars(one)
 
 
-def _operand(text: str) -> _Operand:
+def _operand(text: str) -> Operand:
     number: float | None = None
     if _INTEGER.fullmatch(text):
         number = int(text)
     elif _NUMBER.fullmatch(text):
         number = float(text)
-    return _Operand(text, number, _FLAGS.get(text.casefold()), _moments(text))
+    return Operand(text, number, _FLAGS.get(text.casefold()), _moments(text))
 
 
-def _holds(member: object, operator: str, operand: _Operand) -> bool:
+def _holds(member: object, operator: str, operand: Operand) -> bool:
     order = _order(member, operand)
     match operator:
         case "=":
@@ -338,7 +339,7 @@ def _holds(member: object, operator: str, operand: _Operand) -> bool:
     return order in {0, 1}
 
 
-def _order(member: object, operand: _Operand) -> int | None:
+def _order(member: object, operand: Operand) -> int | None:
     """Return -1, 0 or 1 as `member` comes before, at or behind the operand, else None."""
     if isinstance(member, str) and operand.flag is not None:
         member = _FLAGS.get(member.casefold(), member)
