@@ -26,6 +26,7 @@ LIBRARIES = {
     "fuse": "fuse",  # what fusepy is imported as; our own room is `mlhubfs.fuse`
     "mfusepy": "fuse",
     "cachetools": "catalog",
+    "rustac": "catalog",
     "diskcache": "content",
     "requests": "transport",
     "urllib3": "transport",

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 
+import msgspec
+
 from mlhubfs.catalog.api import writable_in_url
 from mlhubfs.catalog.bulk import CatalogFile
 from mlhubfs.catalog.index import Index
@@ -28,6 +30,7 @@ from mlhubfs.catalog.models import (
     Page,
     parse_item,
 )
+from mlhubfs.catalog.node import key_above, key_below
 from mlhubfs.catalog.pager import Pager
 from mlhubfs.catalog.recent import Recent
 from mlhubfs.catalog.search import Search
@@ -45,6 +48,7 @@ _PAGE_BYTES_INDEXED = 8 << 20
 _ITEM_BYTES = 16 << 20
 _ASSET_BYTES = 500  # what an asset takes in memory, over its JSON
 _COLLECTIONS = 2000  # the largest public catalogs have some hundreds
+_CHILDREN = 20_000  # of the catalogs last looked into
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._~:-]+")
 
 
@@ -93,6 +97,13 @@ class Catalog:
         self._collections = Memory(
             workers, ttl=ttl, negative_ttl=negative_ttl, capacity=_COLLECTIONS
         )
+        self._children = Memory(
+            workers,
+            ttl=ttl,
+            negative_ttl=negative_ttl,
+            capacity=_CHILDREN,
+            weigh=lambda found: 1 + len(found),
+        )
         self._items = Memory(
             workers,
             ttl=ttl,
@@ -107,6 +118,11 @@ class Catalog:
     def root(self) -> str:
         """The root URL of the source."""
         return self._source.root
+
+    @property
+    def top(self) -> str | None:
+        """The id of the document that all others hang from: a static catalog has one."""
+        return self._source.top
 
     def datasets(self) -> dict[str, Dataset]:
         """Return id -> dataset in the server's order; empty where the source knows no datasets."""
@@ -138,6 +154,18 @@ class Catalog:
         return self._lists.get(
             f"archive {collection_id}", lambda: self._source.archive(collection_id)
         )
+
+    def children(self, collection_id: str) -> dict[str, Collection]:
+        """Return id -> catalog or collection of those below one; their own `id` is to ask by."""
+        if self.top is None:
+            return {}
+        return self._children.get(collection_id, lambda: self._load_children(collection_id))
+
+    def child(self, collection_id: str, child_id: str) -> Collection:
+        """Return the catalog or collection with that id below one: mostly one request."""
+        if self.top is None:
+            raise NotFound(f"there is nothing but items in {collection_id}")
+        return self.collection(key_below(collection_id, child_id))
 
     def item(self, collection_id: str, item_id: str) -> Item:
         """Return an item by its id: one request, or none. Its links may be cut, or old."""
@@ -286,6 +314,8 @@ class Catalog:
         return self._last_datasets
 
     def _load_collections(self) -> dict[str, Collection]:
+        if self.top is not None:
+            return {one.id: one for one in self._from(self.collection(self.top)) if one.has_items}
         try:
             found = self._source.collections()
             self._stored.keep_collections(found)
@@ -302,10 +332,35 @@ class Catalog:
             self._stored.keep_collection(collection)
         except Offline:
             stored = self._stored.collection(collection_id)
+            if stored is None and self.top is not None:
+                above, child_id = key_above(collection_id)
+                beside = self._stored.children(above) or ()
+                stored = next((one for one in beside if one.id == child_id), None)
             if stored is None:
                 raise
-            return stored
+            return msgspec.structs.replace(stored, id=collection_id)
         return collection
+
+    def _from(self, collection: Collection) -> Iterator[Collection]:
+        """Yield a catalog or collection, and all that are below it."""
+        yield collection
+        for child in self.children(collection.id).values():
+            yield from self._from(child)
+
+    def _load_children(self, collection_id: str) -> dict[str, Collection]:
+        try:
+            found = self._source.children(collection_id)
+            self._stored.keep_children(collection_id, found)
+        except Offline:
+            stored = self._stored.children(collection_id)
+            if stored is None:
+                raise
+            found = [
+                msgspec.structs.replace(one, id=key_below(collection_id, one.id)) for one in stored
+            ]
+        for one in found:
+            self._collections.put(f"collection {one.id}", one)
+        return {key_above(one.id)[1]: one for one in found}
 
 
 def _item_key(collection_id: str, item_id: str) -> str:

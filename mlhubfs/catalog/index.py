@@ -328,7 +328,8 @@ class Index:
 
 def path_of(folder: Path, root: str) -> Path:
     """Return where in `folder` the index of the source at the URL `root` is."""
-    host = re.sub(r"[^\w.-]+", "-", urlsplit(root).netloc)[-60:]
+    parts = urlsplit(root)
+    host = re.sub(r"[^\w.-]+", "-", parts.netloc or parts.path).strip("-")[-60:]
     digest = hashlib.blake2b(root.rstrip("/").encode(), digest_size=8).hexdigest()
     return folder / f"{host}-{digest}.sqlite"
 

@@ -14,6 +14,10 @@ class Source(Protocol):
 
     root: str
 
+    @property
+    def top(self) -> str | None:
+        """The id of the document that all others hang from; None where there is no such thing."""
+
     def datasets(self) -> list[Dataset] | None:
         """Return all datasets, or None where the source has no such thing."""
 
@@ -25,6 +29,9 @@ class Source(Protocol):
 
     def collection(self, collection_id: str) -> Collection:
         """Return the collection with that id."""
+
+    def children(self, collection_id: str) -> list[Collection]:
+        """Return the catalogs and collections directly below one; an API has none."""
 
     def item(self, collection_id: str, item_id: str) -> Item:
         """Return the item with that id."""
@@ -45,6 +52,9 @@ class Source(Protocol):
 
     def archive(self, collection_id: str) -> Archive:
         """Return what is known of a collection's archive; raises NotFound where there is none."""
+
+    def queryables(self, collection_id: str) -> dict[str, str]:
+        """Return property -> type of what the parameter `filter` may name, where that is known."""
 
     def has_catalog_file(self, dataset_id: str) -> bool:
         """Say whether all items of a dataset can be had in one file."""

@@ -49,6 +49,15 @@ class Stored:
         if self.known(collection, item.id, ttl=None) is None:
             self._keep(_item_question(collection, item.id), item.document)
 
+    def keep_api_root(self, root: str | None) -> None:
+        """Keep where the source has its API; None: it is a static catalog."""
+        self._keep("root", msgspec.json.encode(root))
+
+    def api_root(self, otherwise: str) -> str | None:
+        """Return what was kept of that; `otherwise`, where nothing was."""
+        body = self._kept("root")
+        return msgspec.json.decode(body, type=str | None) if body else otherwise
+
     def keep_datasets(self, datasets: Sequence[models.Dataset] | None) -> None:
         """Keep the list of datasets; None: the source knows none."""
         documents = None if datasets is None else [msgspec.Raw(one.document) for one in datasets]
@@ -63,8 +72,7 @@ class Stored:
 
     def keep_collections(self, collections: Sequence[models.Collection]) -> None:
         """Keep the list of collections."""
-        documents = [msgspec.Raw(one.document) for one in collections]
-        self._keep("collections", msgspec.json.encode({"collections": documents}))
+        self._keep_list("collections", collections)
 
     def collections(self) -> list[models.Collection] | None:
         """Return the list of collections that was kept, or None."""
@@ -74,6 +82,15 @@ class Stored:
     def keep_collection(self, collection: models.Collection) -> None:
         """Keep one collection."""
         self._keep(f"collection {collection.id!r}", collection.document)
+
+    def keep_children(self, collection_id: str, children: Sequence[models.Collection]) -> None:
+        """Keep what is below a catalog or collection."""
+        self._keep_list(f"below {collection_id!r}", children)
+
+    def children(self, collection_id: str) -> list[models.Collection] | None:
+        """Return what was kept of what is below a catalog or collection, or None."""
+        body = self._kept(f"below {collection_id!r}")
+        return models.parse_collections(body, models.LONG_AGO) if body else None
 
     def collection(self, collection_id: str) -> models.Collection | None:
         """Return a collection that was kept, alone or in the list, or None."""
@@ -88,6 +105,10 @@ class Stored:
         if kind not in self._troubles and not (self.index and self.index.is_closed):
             self._troubles.add(kind)
             _log.warning("%s; it goes on without", error)
+
+    def _keep_list(self, question: str, collections: Sequence[models.Collection]) -> None:
+        documents = [msgspec.Raw(one.document) for one in collections]
+        self._keep(question, msgspec.json.encode({"collections": documents}))
 
     def _since(self, ttl: float | None) -> float:
         return 0.0 if ttl is None else self._clock() - ttl
