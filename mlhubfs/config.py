@@ -81,7 +81,8 @@ class Config:
     """What one mount, or one command, is to do. Sizes are bytes, times are seconds."""
 
     source: str = MLHUB_ROOT
-    """Root URL of the API, without a trailing slash."""
+    """URL of the API's root, or of a static catalog's first document, without a trailing slash; the
+    `file:` URL of a folder, a document or a tarball."""
 
     api_key: str | None = field(default=None, repr=False)
     """Sent to the source's own origin only, in a header."""
@@ -149,13 +150,14 @@ class Config:
     def __post_init__(self) -> None:
         try:
             url = urlsplit(self.source)
-            usable = url.scheme in {"http", "https"} and url.hostname and url.port != 0
+            is_web = url.scheme in {"http", "https"} and url.hostname and url.port != 0
+            usable = is_web or (url.scheme == "file" and url.path.startswith("/"))
         except ValueError:
             usable = False
         if not usable:
             raise ConfigError(
-                f"source {self.source!r} is not an http(s) URL: give the root of an API, "
-                "such as https://host/mlhub/v1"
+                f"source {self.source!r} is neither an http(s) URL nor a file or folder: give the "
+                "root of an API, such as https://host/mlhub/v1, or a catalog.json"
             )
         if "@" in url.netloc or "key=" in url.query:
             raise ConfigError(
@@ -235,10 +237,16 @@ def load(
         Path(environ.get("MLHUBFS_CACHE_DIR") or platformdirs.user_cache_path("mlhubfs")),
     )
     return Config(
-        source=(source or environ.get("MLHUB_ROOT_URL") or MLHUB_ROOT).rstrip("/"),
+        source=_to_url(source or environ.get("MLHUB_ROOT_URL") or MLHUB_ROOT).rstrip("/"),
         api_key=api_key or _find_key(environ, profile),
         **settings,
     )
+
+
+def _to_url(source: str) -> str:
+    """Return the URL of a source that may be a path of this machine."""
+    path = Path(source).expanduser()
+    return path.absolute().as_uri() if "://" not in source and path.exists() else source
 
 
 def profile_path(environ: Mapping[str, str]) -> Path:

@@ -19,7 +19,9 @@ from mlhubfs.catalog.api import Api
 from mlhubfs.catalog.catalog import Catalog
 from mlhubfs.catalog.index import Index, path_of
 from mlhubfs.catalog.index_documents import stripper
-from mlhubfs.catalog.pager import FIRST
+from mlhubfs.catalog.opening import open_source
+from mlhubfs.catalog.static import StaticCatalog
+from mlhubfs.catalog.stored import Stored
 from mlhubfs.config import MLHUB_ROOT, Config
 from mlhubfs.content.cache import DiskCache
 from mlhubfs.content.content import Content
@@ -32,13 +34,16 @@ from mlhubfs.errors import (
     Unavailable,
 )
 from mlhubfs.transport.client import Transport
+from mlhubfs.transport.local import is_local
+from mlhubfs.transport.tarball import open_files
 from mlhubfs.transport.workers import Workers
 from mlhubfs.tree.documents import scrubber
 from mlhubfs.tree.guesses import Guesses
 from mlhubfs.tree.root import Tree
-from mlhubfs.tree.surroundings import Surroundings
+from mlhubfs.tree.surroundings import ASSET_SCHEMES, Surroundings
 
 _log = logging.getLogger("mlhubfs")
+_FETCHERS = 16  # documents of a static catalog at once; more do not make Python any faster
 _DISK_THREADS = 4  # a disk has no round trips to hide; more would only queue up inside it
 _CHECK_SECONDS = 10.0  # a server that is slow to tell whether it takes the key holds up no mount
 
@@ -70,18 +75,30 @@ def open_session(
     """
     network = Workers(interrupted=interrupted)
     disk = Workers(limit=_DISK_THREADS, interrupted=interrupted)
+    fetchers = Workers(limit=_FETCHERS)
+    files = open_files(config.source) if is_local(config.source) else None
+    root = files.root if files else config.source
     transport = Transport(
-        root_url=config.source,
+        root_url=root,
         api_key=config.api_key,
         connect_timeout=config.connect_timeout,
         read_timeout=config.read_timeout,
         timeout=config.timeout,
         is_offline=config.offline,
+        files=files,
     )
     cache = _open_cache(config, is_patient=fills_cache)
     index = _open_index(config)
     try:
-        source = Api(transport, config.source, page_size=min(FIRST, config.page_size))
+        with _explained(config):
+            source = open_source(
+                transport,
+                root,
+                Stored(index),
+                fetchers=fetchers,
+                page_size=config.page_size,
+                ttl=config.ttl,
+            )
         catalog = Catalog(
             source,
             network,
@@ -111,6 +128,7 @@ def open_session(
             scrubber(config.source),
             show_views=config.show_views,
             guesses=Guesses() if config.guess else None,
+            schemes=ASSET_SCHEMES | ({"file"} if files else set()),
         )
         if index is None:
             notices.append(f"{config.cache_dir} has no room for listings: they are not kept")
@@ -121,11 +139,14 @@ def open_session(
     finally:
         network.close()
         disk.close()
+        fetchers.close()
         transport.close()
         if cache:
             cache.close()
         if index:
             index.close()
+        if files:
+            files.close()
 
 
 def blocks_folder(config: Config) -> Path:
@@ -156,26 +177,18 @@ def _sweep(index: Index) -> None:
         index.sweep(stop=lambda: index.is_closed)
 
 
-def _check(source: Api, catalog: Catalog, config: Config) -> str | None:
+def _check(source: Api | StaticCatalog, catalog: Catalog, config: Config) -> str | None:
     """Ask the source for what it holds, so that a wrong root or key is told at once.
 
     Returns what works less than one might expect.
     """
-    try:
+    with _explained(config):
+        if isinstance(source, StaticCatalog):
+            catalog.collection(source.top)
+            return None
         datasets = catalog.datasets()
         first = next((ref for one in datasets.values() for ref in one.collection_ids), None)
         first = first or next(iter(catalog.loose_collections()), None)
-    except Unavailable as error:
-        if config.offline or config.source != MLHUB_ROOT:
-            raise
-        raise Unavailable(
-            f"{error}. MLHub's own service was switched off: give the SOURCE of another one, or "
-            "serve archives with `mlhubfs serve`; `mlhubfs demo` shows a sample"
-        ) from None
-    except (NotFound, BadAnswer) as error:
-        raise type(error)(
-            f"{error}: is {config.source} the root of an API? MLHub's end in /mlhub/v1"
-        ) from None
     if first is None or config.offline:
         return None
     try:
@@ -187,3 +200,22 @@ def _check(source: Api, catalog: Catalog, config: Config) -> str | None:
     except MlhubfsError as error:
         _log.warning("%s", error)
     return None
+
+
+@contextlib.contextmanager
+def _explained(config: Config) -> Iterator[None]:
+    """Add to an error what may be wrong with the source that was given."""
+    try:
+        yield
+    except Unavailable as error:
+        if config.offline or config.source != MLHUB_ROOT:
+            raise
+        raise Unavailable(
+            f"{error}. MLHub's own service was switched off: give the SOURCE of another one, or "
+            "serve archives with `mlhubfs serve`; `mlhubfs demo` shows a sample"
+        ) from None
+    except (NotFound, BadAnswer) as error:
+        raise type(error)(
+            f"{error}: is {config.source} the root of an API (MLHub's end in /mlhub/v1)? "
+            "Of a static catalog, give its catalog.json"
+        ) from None

@@ -148,18 +148,28 @@ class TestSources:
 
     @pytest.mark.parametrize(
         "source",
-        ["nothing", "/etc/fstab", "ftp://host/x", "http://", "http://[::1", "http://h:99999/",
+        ["nothing", "ftp://host/x", "http://", "http://[::1", "http://h:99999/",
          "http://h:x/", "http://h:0/", "://"],
     )  # fmt: skip
     def test_no_url(self, user, here, source):
-        """What is no http URL, or has an impossible port, is told so and told what one is."""
+        """What is no path and no http URL, or has an impossible port, is told so."""
         (user.folder / "m").mkdir()
         refused(
             here("mount", source, "m"),
             repr(source.rstrip("/")),
-            "URL: give the root of an API",
+            "URL nor a file or folder: give the root of an API",
             "https://host/",
         )
+
+    @pytest.mark.parametrize(
+        ("path", "told"),
+        [("/etc/fstab", "no STAC document"), ("/etc", "neither a catalog.json nor a collection.js"),
+         ("/dev/null", "is no file")],
+    )  # fmt: skip
+    def test_no_catalog(self, user, here, path, told):
+        """A file or folder of this machine that is no catalog is told so."""
+        (user.folder / "m").mkdir()
+        refused(here("mount", path, "m"), path, told)
 
     @pytest.mark.parametrize(
         ("word", "told"),

@@ -24,20 +24,24 @@ ROOT = "https://api.example.org/v1"
 TOKEN = "gAAAAABh" + "x" * 320
 SCRUB = scrubber(ROOT)
 RESERVED = frozenset({"stac.json"})
+ABOVE = ("catalog.json", "collection.json")  # in a dataset
 
 
 def written_item(value, path="/d/c/a", find=lambda collection, item: f"/d/{collection}/{item}"):
     item = parse_item(json.dumps(value).encode(), 0.0)
     files = file_names(item.assets, RESERVED)
-    text = documents.item_json(item, path=path, files=files, find_item=find, scrub=SCRUB)
+    text = documents.item_json(
+        item, path=path, above=ABOVE[3 - path.count("/") :], files=files, find_item=find,
+        scrub=SCRUB,
+    )  # fmt: skip
     return json.loads(text)
 
 
-def written_collection(value, names=(), *, in_dataset=True):
+def written_collection(value, names=(), *, above=ABOVE, children=()):
     collection = parse_collection(json.dumps(value).encode(), 0.0)
     files = file_names(collection.assets, frozenset())
     text = documents.collection_json(
-        collection, in_dataset=in_dataset, files=files, item_names=names, scrub=SCRUB
+        collection, above=above, files=files, child_names=children, item_names=names, scrub=SCRUB
     )
     return json.loads(text)
 
@@ -70,14 +74,14 @@ def test_the_structure_of_an_item_is_relative_and_leads_to_what_is_there(path, r
 
 
 @pytest.mark.parametrize(
-    ("in_dataset", "expected"),
-    [(True, [("root", "../catalog.json"), ("parent", "../catalog.json")]),
-     (False, [("root", "./collection.json")])],
+    ("above", "expected"),
+    [(ABOVE, [("root", "../catalog.json"), ("parent", "../catalog.json")]),
+     (ABOVE[1:], [("root", "./collection.json")])],
 )  # fmt: skip
-def test_the_structure_of_a_collection_is_relative(in_dataset, expected):
+def test_the_structure_of_a_collection_is_relative(above, expected):
     """With its items, by the names of their directories, and no self link."""
     value = stac_collection("c", links=[{"rel": "self", "href": "x"}, {"rel": "item", "href": "y"}])
-    document = written_collection(value, ["a", "%2Ehidden"], in_dataset=in_dataset)
+    document = written_collection(value, ["a", "%2Ehidden"], above=above)
     assert links(document, *documents._STRUCTURE) == [
         *expected, ("item", "./a/stac.json"), ("item", "./%2Ehidden/stac.json")
     ]  # fmt: skip
@@ -157,7 +161,7 @@ def test_deep_nesting_is_shown_or_refused(depth):
     item = parse_item(f'{{"id": "a", "deep": {deep}}}'.encode(), 0.0)
     try:
         text = documents.item_json(
-            item, path="/d/c/a", files={}, find_item=lambda *_: "/", scrub=SCRUB
+            item, path="/d/c/a", above=ABOVE, files={}, find_item=lambda *_: "/", scrub=SCRUB
         )
     except BadAnswer:
         assert depth > 100
@@ -277,7 +281,7 @@ def test_documents_are_the_same_at_every_call():
 
     def write():
         return documents.item_json(
-            item, path="/d/c/a", files={"x.tif": Asset("x", "./x.tif")},
+            item, path="/d/c/a", above=ABOVE, files={"x.tif": Asset("x", "./x.tif")},
             find_item=lambda *_: "/", scrub=SCRUB,
         )  # fmt: skip
 

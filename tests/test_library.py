@@ -647,3 +647,32 @@ class TestConditions:
     def test_tags_and_phrases_are_one_condition_each(self):
         """All must hold."""
         assert of_datasets(["a", "b|c"], "d e") == Where.parse(["tags=a", "tags=b%7Cc", "text=d e"])
+
+
+class TestStatic:
+    """A nested static catalog, in a folder."""
+
+    def test_what_is_nested_is_found_and_read(self, tmp_path):
+        """By path and by search; its documents, its bytes, and where the links of a view lead."""
+        parts = {
+            "catalog.json": ({"type": "Catalog", "id": "root"}, ("child", "a/catalog.json")),
+            "a/catalog.json": ({"type": "Catalog", "id": "a"}, ("child", "c/collection.json")),
+            "a/c/collection.json": (stac_collection("c"), ("item", "x.json")),
+            "a/c/x.json": (stac_item("x", {"B02": "./x.tif"}), None),
+        }
+        for path, (document, link) in parts.items():
+            more = {"description": "", "stac_version": "1.0.0"}
+            if link:
+                more["links"] = [dict(zip(("rel", "href"), link, strict=True))]
+            file = tmp_path / "folder" / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps({**document, **more}))
+        (tmp_path / "folder/a/c/x.tif").write_bytes(CHIP)
+        with open_catalog(str(tmp_path / "folder"), tmp_path) as catalog:
+            (collection,) = catalog.collections()
+            assert (collection.path, collection.document["id"]) == ("/a/c", "c")
+            (found,) = collection.items("datetime=..2100-01-01")
+            assert found == catalog.at("/a/c/x")
+            assert (found.path, found.document["id"]) == ("/a/c/x", "x")
+            assert found.assets["B02"].open().read() == CHIP
+            assert catalog.at("/a/c/@where/datetime=..2100-01-01/x") == found

@@ -22,8 +22,8 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Take a URL in the place of a command for the source of a mount."""
-        if "://" in args[0]:
+        """Take a URL or a path in the place of a command for the source of a mount."""
+        if "/" in args[0]:
             args = ["mount", *args]
         return super().resolve_command(ctx, args)
 

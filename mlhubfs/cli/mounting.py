@@ -75,8 +75,10 @@ def takes_source(command: Callable[..., Any]) -> Callable[..., Any]:
 def mount(
     words: tuple[str, ...], texts: tuple[str, ...], *, foreground: bool, **long: str | bool | None
 ) -> None:
-    """Mount SOURCE, the root URL of an API, on the empty directory MOUNTPOINT.
+    """Mount SOURCE on the empty directory MOUNTPOINT.
 
+    SOURCE is the root URL of MLHub's API or a STAC API, the URL of a static catalog's first
+    document (catalog.json, collection.json, items), or a folder, document or tarball of one here.
     SOURCE is $MLHUB_ROOT_URL where it is left out, else MLHub's own root, which was switched off.
     Returns when the mount answers; a daemon serves it from then on, until `mlhubfs umount`.
     """

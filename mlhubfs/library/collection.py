@@ -15,7 +15,7 @@ from mlhubfs.library.conditions import Conditions, Times, of_items
 from mlhubfs.library.fields import decode, text, texts
 from mlhubfs.library.item import Item, load_item, to_item
 from mlhubfs.tree import documents
-from mlhubfs.tree.collection import COMMON, common_files
+from mlhubfs.tree.collection import COMMON, CollectionDirectory, common_files
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,8 @@ class Collection:
     @property
     def document(self) -> dict[str, Any]:
         """Its JSON, as the mount's collection.json has it, without the links to its items."""
-        json = documents.collection_json(
-            self._model,
-            in_dataset=posixpath.dirname(self.path) != "/",
-            files=common_files(self._model),
-            item_names=(),
-            scrub=self._access.session.around.scrub,
-        )
-        return decode(json)
+        directory = self._access.session.tree.directory(self.path)
+        return decode(directory.describe()) if isinstance(directory, CollectionDirectory) else {}
 
     def items(
         self,
@@ -94,7 +88,9 @@ def to_collection(access: Access, model: models.Collection) -> Collection:
         types=_types(model.id, around.catalog.datasets().values()),
         extensions=texts(fields, "stac_extensions"),
         keywords=texts(fields, "keywords"),
-        assets=to_assets(fields, posixpath.join(path, COMMON), common_files(model), access),
+        assets=to_assets(
+            fields, posixpath.join(path, COMMON), common_files(model, around.schemes), access
+        ),
         path=path,
         _access=access,
         _model=model,

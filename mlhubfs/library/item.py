@@ -7,7 +7,6 @@ import datetime as dt
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -50,15 +49,8 @@ class Item:
     @property
     def document(self) -> dict[str, Any]:
         """Its JSON, as the mount's stac.json has it: with relative links, without secrets."""
-        around = self._access.session.around
-        json = documents.item_json(
-            self._model,
-            path=self.path,
-            files=item_files(self._model),
-            find_item=partial(around.item_path, beside=_dataset_path(self.path)),
-            scrub=around.scrub,
-        )
-        return decode(json)
+        file = self._access.session.tree.file(posixpath.join(self.path, "stac.json"))
+        return decode(bytes(file.open().read(0, file.attributes().size)))
 
     def sources(self) -> list["Item"]:
         """Return the imagery that its labels were made from, by its `source` links.
@@ -87,7 +79,7 @@ def to_item(access: Access, collection_id: str, model: models.Item) -> Item:
         datetime=dt.datetime.fromtimestamp(model.modified, dt.UTC) if model.modified else None,
         bbox=tuple(bbox) if isinstance(bbox, list) else None,
         properties=MappingProxyType(fields.get("properties") or {}),
-        assets=to_assets(fields, path, item_files(model), access),
+        assets=to_assets(fields, path, item_files(model, around.schemes), access),
         links=tuple(
             Link(rel, href, text(one, "title"))
             for one in objects(fields, "links")
@@ -97,7 +89,3 @@ def to_item(access: Access, collection_id: str, model: models.Item) -> Item:
         _access=access,
         _model=model,
     )
-
-
-def _dataset_path(item_path: str) -> str:
-    return posixpath.dirname(posixpath.dirname(item_path))

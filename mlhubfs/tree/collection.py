@@ -1,11 +1,12 @@
 """A collection's directory: its JSON, its own files, its items.
 
-Owns the streaming of names and the look-up of one without a listing.
+Owns the streaming of names and the look-up of one without a listing. In a static catalog, the same
+is the directory of a catalog, and either may have catalogs and collections below.
 """
 
 import contextlib
 import posixpath
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import quote, urljoin
 
 from mlhubfs.catalog.models import Asset, Collection
@@ -26,10 +27,9 @@ from mlhubfs.tree.nodes import (
     directory_attributes,
     numbered,
 )
-from mlhubfs.tree.surroundings import RESERVED_IN_COLLECTION, Surroundings
+from mlhubfs.tree.surroundings import RESERVED_IN_COLLECTION, Above, Surroundings
 from mlhubfs.tree.where import WHERE, WhereDirectory
 
-_JSON = "collection.json"
 COMMON = "_common"
 
 LINKED_ITEMS = 1000
@@ -38,11 +38,15 @@ file, every `ls -l` would have to walk the whole collection first (590,326 items
 
 
 class CollectionDirectory(Directory):
-    """The collection `collection_id` at `path`, from the mount's root.
+    """The collection, or catalog, `collection_id` at `path`, from the mount's root.
 
+    `above` ends in the name of its own JSON.
     `modified` is its time where that is known without the collection's JSON: whoever goes through
     to an item must not pay a request for it. Else it is the end of the temporal extent.
     """
+
+    reserved = RESERVED_IN_COLLECTION
+    """The names that no item and nothing below may have."""
 
     def __init__(
         self,
@@ -50,11 +54,13 @@ class CollectionDirectory(Directory):
         path: str,
         collection_id: str,
         *,
+        above: Above,
         modified: Callable[[], float] | None = None,
     ) -> None:
         self._around = around
         self._path = path
         self._id = collection_id
+        self._above = above
         self._modified = modified or (lambda: self._collection().modified)
 
     @property
@@ -67,20 +73,27 @@ class CollectionDirectory(Directory):
         return directory_attributes(self._modified())
 
     def children(self) -> Children:
-        """Return collection.json, `_common` where there is one, and the items as pages come."""
-        entries = [Entry(_JSON, is_directory=False)]
+        """Return the JSON, `_common` where there is one, what is below, items as pages come."""
+        entries = [Entry(self._above[-1], is_directory=False)]
         collection = self._collection()
         if collection.assets:
             attributes = directory_attributes(collection.modified)
             entries.append(Entry(COMMON, is_directory=True, attributes=attributes))
         entries += self._views()
+        children = self._around.catalog.children(self._id)
+        for child_id, child in children.items():
+            attributes = directory_attributes(child.modified)
+            name = encode(child_id, self.reserved)
+            entries.append(Entry(name, is_directory=True, attributes=attributes))
+        if not collection.has_items:
+            return numbered(entries)
         listing = self._around.catalog.listing(self._id)
 
         def iterate(start: int) -> Iterator[Entry]:
             yield from entries[start:]
             for item_id, modified in listing.iterate(max(0, start - len(entries))):
                 yield Entry(
-                    encode(item_id, RESERVED_IN_COLLECTION),
+                    encode(item_id, self.reserved),
                     is_directory=True,
                     attributes=directory_attributes(modified),
                 )
@@ -96,7 +109,7 @@ class CollectionDirectory(Directory):
 
     def child(self, name: str) -> Node:
         """Return the child with that name: for an item, one request at most."""
-        if name == _JSON:
+        if name == self._above[-1]:
             return Document(self._render, self._collection().modified)
         if name == COMMON and self._collection().assets:
             return CommonDirectory(self._around, self._id)
@@ -105,18 +118,35 @@ class CollectionDirectory(Directory):
             return WhereDirectory(choice, posixpath.join(self._path, WHERE))
         if name == ARCHIVE:
             return archive_file(self._around, self._id, self._modified)
-        item_id = decode(name, RESERVED_IN_COLLECTION)
+        identifier = decode(name, self.reserved)
         catalog = self._around.catalog
-        if item_id is not None:
-            if catalog.listed(self._id, item_id) is None:
-                catalog.item(self._id, item_id)
-        elif is_cut(name):
-            item_id = catalog.find(
-                self._id, lambda one: encode(one, RESERVED_IN_COLLECTION) == name
-            ).id
-        else:
+        path = posixpath.join(self._path, name)
+        if identifier is None and not is_cut(name):
             raise NotFound(f"{self._path} has no {name!r}")
-        return ItemDirectory(self._around, f"{self._path}/{name}", self._id, item_id)
+        if identifier is None or catalog.listed(self._id, identifier) is None:
+            below = self._below(name, identifier)
+            if below:
+                above = (*self._above, json_name(below))
+                return CollectionDirectory(self._around, path, below.id, above=above)
+            if identifier is None:
+                identifier = catalog.find(
+                    self._id, lambda one: encode(one, self.reserved) == name
+                ).id
+            catalog.item(self._id, identifier)
+        return ItemDirectory(self._around, path, self._id, identifier, above=self._above)
+
+    def _below(self, name: str, identifier: str | None) -> Collection | None:
+        """Return the catalog or collection below with that name, None where it is an item's."""
+        catalog = self._around.catalog
+        if catalog.top is None:
+            return None
+        if identifier is None:
+            children = catalog.children(self._id).items()
+            return next((one for key, one in children if encode(key, self.reserved) == name), None)
+        try:
+            return catalog.child(self._id, identifier)
+        except NotFound:
+            return None
 
     def identities(self) -> list[tuple[str, ...]]:
         """Return that of the collection."""
@@ -136,16 +166,26 @@ class CollectionDirectory(Directory):
         return views
 
     def _render(self) -> bytes:
+        return self.describe(self._linked_items())
+
+    def describe(self, item_ids: Sequence[str] = ()) -> bytes:
+        """Return its JSON, with links to items with these ids."""
         collection = self._collection()
+        children = self._around.catalog.children(self._id)
         return documents.collection_json(
             collection,
-            in_dataset=posixpath.dirname(self._path) != "/",
-            files=common_files(collection),
-            item_names=[encode(one, RESERVED_IN_COLLECTION) for one in self._linked_items()],
+            above=self._above,
+            files=common_files(collection, self._around.schemes),
+            child_names=[
+                f"{encode(key, self.reserved)}/{json_name(one)}" for key, one in children.items()
+            ],
+            item_names=[encode(one, self.reserved) for one in item_ids],
             scrub=self._around.scrub,
         )
 
     def _linked_items(self) -> list[str]:
+        if not self._collection().has_items:
+            return []
         listing = self._around.catalog.listing(self._id)
         try:
             listing.reach(0)
@@ -174,13 +214,13 @@ class CommonDirectory(Directory):
 
     def children(self) -> Children:
         """Return the collection's assets."""
-        names = common_files(self._collection())
+        names = common_files(self._collection(), self._around.schemes)
         return numbered([Entry(name, is_directory=False) for name in names])
 
     def child(self, name: str) -> Node:
         """Return an asset's file."""
         collection = self._collection()
-        asset = common_files(collection).get(name)
+        asset = common_files(collection, self._around.schemes).get(name)
         if asset is None:
             raise NotFound(f"{self._id} has no file {name!r} of its own")
         return AssetFile(
@@ -211,6 +251,11 @@ class CommonDirectory(Directory):
         return AssetRef(identity, locate, is_html=is_html(asset))
 
 
-def common_files(collection: Collection) -> dict[str, Asset]:
+def common_files(collection: Collection, schemes: frozenset[str]) -> dict[str, Asset]:
     """Return file name -> asset for the collection's own assets that can be read here."""
-    return file_names(collection.assets, frozenset())
+    return file_names(collection.assets, frozenset(), schemes)
+
+
+def json_name(collection: Collection) -> str:
+    """Return what the document of a collection's directory, or of a catalog's, is called."""
+    return "catalog.json" if collection.is_catalog else "collection.json"

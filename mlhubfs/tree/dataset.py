@@ -71,7 +71,11 @@ class DatasetDirectory(Directory):
             raise NotFound(f"the dataset {self._id} has no collection {name!r}")
         path = posixpath.join(self._path, name)
         return CollectionDirectory(
-            self._around, path, collection_id, modified=lambda: self._dataset().modified
+            self._around,
+            path,
+            collection_id,
+            above=("catalog.json", "collection.json"),
+            modified=lambda: self._dataset().modified,
         )
 
     def identities(self) -> list[tuple[str, ...]]:

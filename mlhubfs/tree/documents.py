@@ -11,7 +11,7 @@ recorded answers hold in odd places (a provider's url, a `previous` link).
 
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -80,17 +80,21 @@ def dataset_catalog(dataset: Dataset, names: Iterable[str], scrub: Scrub) -> byt
 def collection_json(
     collection: Collection,
     *,
-    in_dataset: bool,
+    above: Sequence[str],
     files: Mapping[str, Asset],
+    child_names: Iterable[str],
     item_names: Iterable[str],
     scrub: Scrub,
 ) -> bytes:
-    """Return a STAC Collection that links to the items in `item_names`."""
+    """Return a STAC Collection or Catalog that links to its children and to its items.
+
+    `above` are the names of the JSON files from the root's to its own.
+    """
     document = read(collection.document, scrub)
-    above = "../catalog.json" if in_dataset else "./collection.json"
-    links = [_link("root", above)]
-    if in_dataset:
-        links.append(_link("parent", above))
+    links = [_link("root", _upward(above, 0))]
+    if len(above) > 1:
+        links.append(_link("parent", _upward(above, -2)))
+    links += [_link("child", f"./{name}") for name in child_names]
     links += [_link("item", f"./{name}/stac.json", "application/geo+json") for name in item_names]
     document["links"] = links + _outward(document)
     if not str(document.get("stac_version", "")).startswith(("0.", "1.0.0-beta")):
@@ -100,19 +104,26 @@ def collection_json(
 
 
 def item_json(
-    item: Item, *, path: str, files: Mapping[str, Asset], find_item: FindItem, scrub: Scrub
+    item: Item,
+    *,
+    path: str,
+    above: Sequence[str],
+    files: Mapping[str, Asset],
+    find_item: FindItem,
+    scrub: Scrub,
 ) -> bytes:
     """Return a STAC Item whose directory is at `path`, from the mount's root.
 
+    `above` are the names of the JSON files from the root's to that of the directory above.
     Its `source` links lead to the directories of the imagery, whatever root they named.
     """
     document = read(item.document, scrub)
-    above = "../../catalog.json" if path.count("/") == 3 else "../collection.json"
-    links = [
-        _link("root", above),
-        _link("collection", "../collection.json"),
-        _link("parent", "../collection.json"),
-    ]
+    levels = (*above, "stac.json")
+    links = [_link("root", _upward(levels, 0))]
+    if "collection.json" in above:
+        nearest = len(above) - 1 - tuple(reversed(above)).index("collection.json")
+        links.append(_link("collection", _upward(levels, nearest)))
+    links.append(_link("parent", _upward(levels, -2)))
     for link in _links(document):
         if link["rel"] in {"source", "derived_from"}:
             there = _item_of(link.get("href"))
@@ -131,20 +142,27 @@ def source_items(document: dict[str, Any]) -> list[tuple[str, str]]:
     return [there for link in links if (there := _item_of(link.get("href")))]
 
 
-def readme(root: str, datasets: int, problems: Iterable[str]) -> bytes:
+def readme(root: str, datasets: int, problems: Iterable[str], *, is_static: bool = False) -> bytes:
     """Return what is mounted and how to find one's way, in a screenful."""
     held = f"{datasets} dataset{'s' * (datasets > 1)}"
-    if not datasets:
+    if is_static:
+        held = "a static catalog: what its documents link to, level by level, by ids"
+    elif not datasets:
         held = "collections (this source knows no datasets)"
+    levels = [
+        "<dataset>/",
+        "  catalog.json            the dataset as a STAC Catalog",
+        "  dataset.json            citation, DOI, tags, licences",
+    ]
+    if is_static:
+        levels = ["<catalog>/", "  catalog.json            the STAC Catalog"]
     lines = [
         "This directory is a catalog of Earth-observation training data, mounted by mlhubfs.",
         "",
         f"Source:  {root}",
         f"Holds:   {held}",
         "",
-        "<dataset>/",
-        "  catalog.json            the dataset as a STAC Catalog",
-        "  dataset.json            citation, DOI, tags, licences",
+        *levels,
         "  <collection>/",
         "    collection.json       the STAC Collection",
         "    _common/              files of the collection itself",
@@ -207,6 +225,12 @@ def _item_of(href: object) -> tuple[str, str] | None:
         return None
     match = _ITEM_URL.search(href) or _ITEM_PATH.match(href)
     return (unquote(match[1]), unquote(match[2])) if match else None
+
+
+def _upward(levels: Sequence[str], number: int) -> str:
+    """Return the way from the last of the files `levels`, a directory each, to another."""
+    steps = len(levels) - 1 - range(len(levels))[number]
+    return f"{'../' * steps or './'}{levels[number]}"
 
 
 def _link(rel: str, href: str, media_type: str = "application/json") -> dict[str, str]:

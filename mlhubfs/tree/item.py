@@ -31,18 +31,20 @@ from mlhubfs.tree.nodes import (
     numbered,
 )
 from mlhubfs.tree.source import SOURCE, SourceDirectory, find_sources
-from mlhubfs.tree.surroundings import Surroundings
+from mlhubfs.tree.surroundings import ASSET_SCHEMES, Above, Surroundings
 
 _STAC = "stac.json"
 _RESERVED = frozenset({_STAC})
-_SCHEMES = frozenset({"", "http", "https", "s3"})  # "" is relative to the item
 _LISTED_SECONDS = 60.0  # a program that lists a directory to stat its names does so by then
 
 
 class ItemDirectory(Directory):
-    """The item `item_id` at `path`, absolute from the mount's root."""
+    """The item `item_id` at `path`, absolute from the mount's root, in the directory of `above`."""
 
-    def __init__(self, around: Surroundings, path: str, collection_id: str, item_id: str) -> None:
+    def __init__(
+        self, around: Surroundings, path: str, collection_id: str, item_id: str, *, above: Above
+    ) -> None:
+        self._above = above
         self._around = around
         self._path = path
         self._collection_id = collection_id
@@ -91,7 +93,7 @@ class ItemDirectory(Directory):
 
     def _names(self, item: Item) -> dict[str, Asset]:
         if item is not self._of:
-            self._files, self._of = item_files(item), item
+            self._files, self._of = item_files(item, self._around.schemes), item
         return self._files
 
     def _asset_file(self, item: Item, name: str) -> "AssetFile":
@@ -158,6 +160,7 @@ class ItemDirectory(Directory):
         return documents.item_json(
             item,
             path=self._path,
+            above=self._above,
             files=self._names(item),
             find_item=partial(self._around.item_path, beside=dataset),
             scrub=self._around.scrub,
@@ -262,15 +265,17 @@ class _Siblings:
                 self._content.probe_ahead(asset)
 
 
-def item_files(item: Item) -> dict[str, Asset]:
+def item_files(item: Item, schemes: frozenset[str]) -> dict[str, Asset]:
     """Return file name -> asset for the assets of an item that can be read here."""
-    return file_names(item.assets, _RESERVED)
+    return file_names(item.assets, _RESERVED, schemes)
 
 
-def file_names(assets: tuple[Asset, ...], reserved: frozenset[str]) -> dict[str, Asset]:
-    """Return file name -> asset for the assets that can be read here."""
+def file_names(
+    assets: tuple[Asset, ...], reserved: frozenset[str], schemes: frozenset[str] = ASSET_SCHEMES
+) -> dict[str, Asset]:
+    """Return file name -> asset for the assets whose hrefs have one of the schemes."""
     return asset_names(
-        (asset for asset in assets if urlsplit(asset.href).scheme.lower() in _SCHEMES), reserved
+        (asset for asset in assets if urlsplit(asset.href).scheme.lower() in schemes), reserved
     )
 
 

@@ -27,6 +27,7 @@ from mlhubfs.tree.nodes import (
     directory_attributes,
 )
 from mlhubfs.tree.surroundings import RESERVED_IN_ROOT, Surroundings
+from mlhubfs.tree.top import TopDirectory
 from mlhubfs.tree.where import WHERE, WhereDirectory
 
 _log = logging.getLogger("mlhubfs.tree")
@@ -92,7 +93,7 @@ class Root(Directory):
             if identifier in dataset.collection_ids:
                 raise NotFound(f"the collection {identifier} stands in the dataset {dataset.id}")
         catalog.collection(identifier)
-        return CollectionDirectory(self._around, f"/{name}", identifier)
+        return CollectionDirectory(self._around, f"/{name}", identifier, above=("collection.json",))
 
     def identities(self) -> list[tuple[str, ...]]:
         """Return that of the source."""
@@ -106,7 +107,8 @@ class Tree:
         self._lock = threading.Lock()
         self._directories: OrderedDict[str, Directory] = OrderedDict()
         self._followed: OrderedDict[str, str] = OrderedDict()
-        self._root = Root(around)
+        top = around.catalog.top
+        self._root = Root(around) if top is None else TopDirectory(around, top)
 
     def node(self, path: str) -> Node:
         """Return the node at an absolute path; raises NotFound or NotADirectory.

@@ -4,15 +4,20 @@ import posixpath
 from dataclasses import dataclass
 
 from mlhubfs.catalog.catalog import Catalog
+from mlhubfs.catalog.node import key_above
 from mlhubfs.content.content import Content
 from mlhubfs.errors import NotFound
 from mlhubfs.tree.documents import Scrub
 from mlhubfs.tree.guesses import Guesses
 from mlhubfs.tree.names import encode
 
+ASSET_SCHEMES = frozenset({"", "http", "https", "s3"})  # "" is relative to the item
 RESERVED_IN_ROOT = frozenset({"README.txt"})
 RESERVED_IN_DATASET = frozenset({"catalog.json", "dataset.json"})
-RESERVED_IN_COLLECTION = frozenset({"collection.json", "_common"})
+RESERVED_IN_COLLECTION = frozenset({"catalog.json", "collection.json", "_common"})
+Above = tuple[str, ...]
+"""The names of the JSON files of a directory and those above it that have one, the outermost first:
+what a directory's links lead up to."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,8 @@ class Surroundings:
     """Whether views are listed; they are found by name anyway."""
     guesses: Guesses | None = None
     """Where None, no file is fetched before it is opened."""
+    schemes: frozenset[str] = ASSET_SCHEMES
+    """Of the hrefs that can be read; `file` only where the catalog itself is local."""
 
     def dataset_path(self, dataset_id: str) -> str:
         """Return the path of a dataset's directory, absolute from the mount's root."""
@@ -35,8 +42,11 @@ class Surroundings:
         """Return the path of a collection's directory, absolute from the mount's root.
 
         A collection that no dataset names stands at the root. One that the source does not have
-        would stand in the directory `beside`: a link to it is dead, but as in the archives.
+        would stand in the directory `beside`: a link to it is dead, but as in the archives. Those
+        of a static catalog are called by their path already.
         """
+        if self.catalog.top is not None:
+            return self._nested_path(collection_id)
         for dataset in self.catalog.datasets().values():
             if collection_id in dataset.collection_ids:
                 above = self.dataset_path(dataset.id)
@@ -47,6 +57,14 @@ class Surroundings:
             except NotFound:
                 return posixpath.join(beside, encode(collection_id, RESERVED_IN_DATASET))
         return posixpath.join("/", encode(collection_id, RESERVED_IN_ROOT))
+
+    def _nested_path(self, key: str) -> str:
+        if key == self.catalog.top:
+            return "/"
+        above, identifier = key_above(key)
+        path = self._nested_path(above)
+        reserved = RESERVED_IN_COLLECTION | (RESERVED_IN_ROOT if path == "/" else frozenset())
+        return posixpath.join(path, encode(identifier, reserved))
 
     def item_path(self, collection_id: str, item_id: str, *, beside: str = "/") -> str:
         """Return the path of an item's directory, absolute from the mount's root."""
