@@ -573,7 +573,7 @@ class TestLifetime:
 
     def test_a_setting_is_the_mounts(self, host, catalog):
         """By the names of `-o`; what is none is refused."""
-        with pytest.raises(ConfigError, match="not an http"):
+        with pytest.raises(ConfigError, match="neither an http"):
             mlhubfs.Catalog("ftp://h")
         with pytest.raises(TypeError, match="colour"):
             catalog(colour="blue")

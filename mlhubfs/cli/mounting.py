@@ -63,7 +63,7 @@ def _takes_long_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def takes_source(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the option `--source`."""
     return click.option(
-        "-s", "--source", help="Root URL of the API; else $MLHUB_ROOT_URL, else MLHub's own."
+        "-s", "--source", help="As for `mlhubfs mount`; else $MLHUB_ROOT_URL, else MLHub's own."
     )(command)
 
 
