@@ -15,6 +15,7 @@
     │   └── Offline        ENETUNREACH the mount is offline, and what it keeps does not hold this
     ├── BadAnswer          EIO         the server's answer contradicts itself or what was asked
     │   └── Rejected       EIO         the server does not take the question (400, 405, 422)
+    ├── NotWritten         EIO         a file on this machine cannot be written: which one, and why
     ├── IndexUnusable      EIO         the index on disk fails: what needs it goes on without
     ├── WalkGone           EIO         a walk of the index has ended, or is not where it was left
     ├── CacheUnusable      EIO         the cache cannot be looked over, or is not there
@@ -115,6 +116,12 @@ class BadAnswer(MlhubfsError):
 
 class Rejected(BadAnswer):
     """The server does not take the question: a page too large, a cursor that it has forgotten."""
+
+    errno = errno.EIO
+
+
+class NotWritten(MlhubfsError):
+    """What was downloaded cannot be written: the disk is full, the folder not ours, or in use."""
 
     errno = errno.EIO
 

@@ -15,6 +15,7 @@ FLOORS = {
     "catalog": 2,
     "content": 2,
     "tree": 3,
+    "download": 4,
     "fuse": 4,
     "session": 4,
     "library": 5,

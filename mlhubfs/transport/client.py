@@ -34,15 +34,17 @@ from mlhubfs.transport.origin import describe, followed, origin, over_http, with
 from mlhubfs.transport.ranges import Part, part, unless
 from mlhubfs.transport.retry import Failed
 from mlhubfs.transport.session import Session
+from mlhubfs.transport.stream import FileStream, Stream
 from mlhubfs.transport.watch import Lifeline, Watch
 
-__all__ = ["Body", "Document", "Part", "Transport", "describe", "without_key"]
+__all__ = ["Body", "Document", "Part", "Stream", "Transport", "describe", "without_key"]
 
 log = logging.getLogger("mlhubfs.transport")
 T = TypeVar("T")
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 BODILESS = frozenset({304, 416})  # their headers say it all
 REDIRECT_LIMIT = 10  # MLHub's chains had three: http to https, the token, the storage
+POUR_SECONDS = 24 * 3600.0  # for a body on a slow line; a silence ends it long before
 DRAINED = 64 << 10  # bytes of an error page that are cheaper to read than a new connection to make
 JSON = {"Accept": "application/json, */*;q=0.5", "Accept-Encoding": "gzip"}
 
@@ -150,21 +152,14 @@ class Transport:
         its validator still. Raises as `get_document`; NotFound and Denied may mean that the link
         has expired.
         """
-        if not 0 <= start < stop:
-            raise ValueError(f"[{start}, {stop}) is not a range of bytes")
         if is_local(url):
             return self._local(url).range(url, start, stop)
-        headers = {
-            "Accept": "*/*",
-            "Accept-Encoding": "identity",
-            "Range": f"bytes={start}-{stop - 1}",
-        }
         condition = unless(known.validator) if known else {}
         if not condition:
             known = None
         return self._ask(
             url,
-            Question(headers | condition),
+            Question(_range_headers(start, stop) | condition),
             lambda response: part(response, start, stop, expect_html=expect_html, known=known),
             deadline,
         )
@@ -185,6 +180,43 @@ class Transport:
         self.errors += 1
         raise kind(message)
 
+    def pour_range(
+        self,
+        url: str,
+        start: int,
+        stop: int,
+        into: Callable[[Stream], T],
+        *,
+        expect_html: bool = False,
+        once: bool = False,
+    ) -> T:
+        """Return what `into` makes of the bytes [start, stop) at `url`, fewer where it ends before.
+
+        Tried again, but for `once`, until `into` is called: what that has read it cannot be given
+        again, so who wants the rest asks for the rest. Raises as `get_document`, and what `into`
+        raises.
+        """
+        if is_local(url):
+            return into(FileStream(self._local(url), url, start, stop))
+        question = Question(_range_headers(start, stop))
+        has_begun = False
+
+        def take(response: requests.Response) -> T:
+            nonlocal has_begun
+            stream = Stream(response, start, stop, expect_html=expect_html)
+            has_begun = True
+            return into(stream)
+
+        def attempt() -> T:
+            try:
+                return self._attempt(url, question, take, time.monotonic() + POUR_SECONDS)
+            except Failed as failed:
+                if has_begun or once:
+                    failed.tries = retry.NEVER
+                raise
+
+        return self._persist(url, attempt, time.monotonic() + self._timeout)
+
     def close(self) -> None:
         """Let all calls under way go with Interrupted, and close all connections."""
         self._closed.set()
@@ -203,15 +235,13 @@ class Transport:
         take: Callable[[requests.Response], T],
         deadline: float | None,
     ) -> T:
-        self._raise_if_offline(url)
         until = time.monotonic() + self._timeout if deadline is None else deadline
+        return self._persist(url, lambda: self._attempt(url, question, take, until), until)
+
+    def _persist(self, url: str, attempt: Callable[[], T], until: float) -> T:
+        self._raise_if_offline(url)
         try:
-            return retry.persist(
-                lambda: self._attempt(url, question, take, until),
-                deadline=until,
-                pause=self._pause,
-                backoff=self._backoff,
-            )
+            return retry.persist(attempt, deadline=until, pause=self._pause, backoff=self._backoff)
         except NotFound:
             raise
         except MlhubfsError:
@@ -315,6 +345,16 @@ class Transport:
                     )
         except CAUGHT as error:
             raise network_failure(url, error) from None
+
+
+def _range_headers(start: int, stop: int) -> dict[str, str]:
+    if not 0 <= start < stop:
+        raise ValueError(f"[{start}, {stop}) is not a range of bytes")
+    return {
+        "Accept": "*/*",
+        "Accept-Encoding": "identity",
+        "Range": f"bytes={start}-{stop - 1}",
+    }
 
 
 def _drain(response: requests.Response) -> None:

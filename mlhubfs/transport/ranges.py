@@ -60,18 +60,18 @@ def part(
     if status == 304 and known:
         return _unchanged(response, known)
     if status not in {200, 206, 416}:
-        _lie(response, f"answered {status} to a request for a range", tries=NEVER)
+        lie(response, f"answered {status} to a request for a range", tries=NEVER)
     if status != 416:
-        _check_kind(response, expect_html=expect_html)
+        check_kind(response, expect_html=expect_html)
     whole: bytes | None = None
     if status == 206:
-        total, length = _content_range(response, start, stop)
+        total, length = content_range(response, start, stop)
         data = read_exactly(response, length)
     elif status == 200:
         whole = _read_whole(response)
         data, total = whole[start:stop], len(whole)
     else:
-        total, data = _beyond_the_end(response, start), b""
+        total, data = beyond_the_end(response, start), b""
     return Part(data, total, validator(headers), modified(headers), str(response.url), whole)
 
 
@@ -122,46 +122,45 @@ def read_exactly(response: requests.Response, length: int) -> bytes:
     """Return the body, which must be `length` bytes; the connection is free again afterwards."""
     declared = declared_length(response)
     if declared is not None and declared != length:
-        _lie(response, f"announced {declared} bytes for a range of {length}")
+        lie(response, f"announced {declared} bytes for a range of {length}")
     data: bytes = response.raw.read(length)
     if len(data) < length:
-        _cut(response, len(data), length)
+        cut(response, len(data), length)
     if declared is None and response.raw.read(1):
-        _lie(response, f"sent more than the {length} bytes of the range")
+        lie(response, f"sent more than the {length} bytes of the range")
     return data
 
 
 def _unchanged(response: requests.Response, known: Part) -> Part:
     """Return `known`, and where it is now, if a 304 speaks of that version."""
     if "ETag" in response.headers and validator(response.headers) != known.validator:
-        _lie(response, "answered 304, which says unchanged, with another ETag")
+        lie(response, "answered 304, which says unchanged, with another ETag")
     return known._replace(url=str(response.url))
 
 
-def _check_kind(response: requests.Response, *, expect_html: bool) -> None:
+def check_kind(response: requests.Response, *, expect_html: bool) -> None:
+    """Refuse what is not the bytes themselves: compressed, several ranges, a web page."""
     coding = response.headers.get("Content-Encoding", "").strip().lower()
     if coding not in {"", "identity"}:
-        _lie(response, f"compressed a range ({coding[:20]!r}), though asked not to")
+        lie(response, f"compressed a range ({coding[:20]!r}), though asked not to")
     if response.headers.get("Content-Type", "").strip().lower().startswith("multipart/byteranges"):
-        _lie(response, "answered several ranges to a request for one")
+        lie(response, "answered several ranges to a request for one")
     if is_html(response) and not expect_html:
-        _lie(
-            response, "answered a web page instead of the file: is a login or a portal in between?"
-        )
+        lie(response, "answered a web page instead of the file: is a login or a portal in between?")
 
 
-def _content_range(response: requests.Response, start: int, stop: int) -> tuple[int, int]:
+def content_range(response: requests.Response, start: int, stop: int) -> tuple[int, int]:
     """Return the asset's size and the body's length, if the range is the one that was asked for."""
     text = response.headers.get("Content-Range", "").strip()
     match = re.fullmatch(r"bytes\s+(\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", text, re.ASCII)
     if not match:
-        _lie(response, f"answered 206 with the Content-Range {text[:80]!r}")
+        lie(response, f"answered 206 with the Content-Range {text[:80]!r}")
     first, end = int(match[1]), int(match[2]) + 1
     if match[3] == "*" and end >= stop:
-        _lie(response, f"does not say how large the file is (Content-Range {text!r})")
+        lie(response, f"does not say how large the file is (Content-Range {text!r})")
     total = end if match[3] == "*" else int(match[3])
     if first != start or end != min(stop, total) or end <= start:
-        _lie(response, f"answered {text!r} to a request for bytes {start}-{stop - 1}")
+        lie(response, f"answered {text!r} to a request for bytes {start}-{stop - 1}")
     return total, end - start
 
 
@@ -169,29 +168,31 @@ def _read_whole(response: requests.Response) -> bytes:
     """Return the body of a 200, if its end can be told from a broken connection."""
     declared = declared_length(response)
     if declared is None and "chunked" not in response.headers.get("Transfer-Encoding", "").lower():
-        _lie(response, "ignores ranges and does not say how large the file is", tries=NEVER)
+        lie(response, "ignores ranges and does not say how large the file is", tries=NEVER)
     if declared is not None and declared <= WHOLE_LIMIT:
         return read_exactly(response, declared)
     data: bytes = b"" if declared else response.raw.read(WHOLE_LIMIT + 1)
     if declared or len(data) > WHOLE_LIMIT:
         size = f"{declared} bytes" if declared else f"more than {WHOLE_LIMIT} bytes"
-        _lie(response, f"ignores ranges, and the file is too large for that ({size})", tries=NEVER)
+        lie(response, f"ignores ranges, and the file is too large for that ({size})", tries=NEVER)
     return data
 
 
-def _beyond_the_end(response: requests.Response, start: int) -> int:
+def beyond_the_end(response: requests.Response, start: int) -> int:
     """Return the asset's size out of a 416."""
     text = response.headers.get("Content-Range", "").strip()
     match = re.fullmatch(r"bytes\s+\*/(\d{1,18})", text, re.ASCII)
     if not match or int(match[1]) > start:
-        _lie(response, f"refused bytes from {start} on with the Content-Range {text[:80]!r}")
+        lie(response, f"refused bytes from {start} on with the Content-Range {text[:80]!r}")
     return int(match[1])
 
 
-def _lie(response: requests.Response, what: str, *, tries: int = LIE) -> NoReturn:
+def lie(response: requests.Response, what: str, *, tries: int = LIE) -> NoReturn:
+    """Refuse an answer that contradicts itself or the question."""
     raise Failed(BadAnswer, f"{describe(str(response.url))} {what}", tries=tries)
 
 
-def _cut(response: requests.Response, came: int, length: int) -> NoReturn:
+def cut(response: requests.Response, came: int, length: int) -> NoReturn:
+    """Say that the body ended before its time."""
     what = f"{describe(str(response.url))} broke off after {came} of {length} bytes"
     raise Failed(Unavailable, what, tries=TRANSIENT)
