@@ -40,7 +40,7 @@ from mlhubfs.server.run import LocalServer
 SAMPLE = Path(mlhubfs.__file__).parent / "sample"
 COMMANDS = (
     "demo", "mount", "umount", "datasets", "collections", "items", "show", "ls", "cat", "stat",
-    "index", "status", "serve", "configure", "doctor",
+    "download", "index", "status", "serve", "configure", "doctor",
 )  # fmt: skip
 KEY = "KEY-51c07e9d"
 CHIP = min(SAMPLE.glob("bigearthnet_v1/bigearthnet_v1_source/*/B04.tif"))

@@ -198,14 +198,14 @@ class Within(Condition):
 
     def admits(self, fields: Mapping[str, Any]) -> bool:
         """Say whether an item with this bbox is in one of the boxes."""
-        box = _box(fields.get("bbox"))
+        box = box_of(fields.get("bbox"))
         if box is None:
             return False
         return any(_touch(box, one) for one in self.boxes) == (self.operator == "=")
 
     def _box(self, text: str) -> Box:
         parts = [part.strip() for part in text.split(",")]
-        box = _box([float(part) for part in parts if _NUMBER.fullmatch(part)])
+        box = box_of([float(part) for part in parts if _NUMBER.fullmatch(part)])
         if box is None or len(parts) not in {4, 6} or box[1] > box[3]:
             raise BadCondition(f"{self}: {text!r} is no box: write west,south,east,north")
         return box
@@ -378,7 +378,8 @@ def _rfc3339(seconds: float) -> str:
     return text.replace("+00:00", "Z")
 
 
-def _box(value: object) -> Box | None:
+def box_of(value: object) -> Box | None:
+    """Return a `bbox` of JSON, None where it is none."""
     if not isinstance(value, list) or len(value) not in {4, 6}:
         return None
     if not all(type(one) in {int, float} and math.isfinite(one) for one in value):

@@ -11,7 +11,17 @@ import sys
 
 import click
 
-from mlhubfs.cli import caching, files, indexing, local, looking, mounting, prefetching, setup
+from mlhubfs.cli import (
+    caching,
+    downloading,
+    files,
+    indexing,
+    local,
+    looking,
+    mounting,
+    prefetching,
+    setup,
+)
 from mlhubfs.errors import MlhubfsError
 from mlhubfs.version import __version__
 
@@ -51,6 +61,7 @@ for _command in (
     files.stat,
     prefetching.prefetch,
     caching.cache,
+    downloading.download,
     indexing.index,
     indexing.status,
     local.serve,

@@ -192,6 +192,16 @@ class AssetFile(File):
         self._looked_at = looked_at
         self._opened = opened
 
+    @property
+    def asset(self) -> AssetRef:
+        """What content and downloads know it as."""
+        return self._asset
+
+    @property
+    def told_size(self) -> int | None:
+        """The catalog's own word for its size."""
+        return self._size
+
     def attributes(self, program: Hashable = None) -> Attributes:
         """Return size and time, with a request if neither catalog nor cache knows them."""
         known = self.known_attributes()

@@ -1,0 +1,297 @@
+"""The command that downloads: archives, or assets one by one."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+from mlhubfs.catalog.where import Where, condition
+from mlhubfs.cli.mounting import load
+from mlhubfs.download.archives import (
+    archive_path,
+    archived_collections,
+    find_path,
+    wanted_archive,
+)
+from mlhubfs.download.downloader import CONNECTIONS, Downloader, IfExists, Wanted
+from mlhubfs.download.geometry import touching
+from mlhubfs.download.selection import Missing, Selection, Selector, Text
+from mlhubfs.errors import MlhubfsError, NotFound, NotWritten
+from mlhubfs.session import Session, open_session
+
+
+@click.command()
+@click.argument("words", nargs=-1, required=True, metavar="DATASET|COLLECTION|PATH...")
+@click.option("-s", "--source", help="Root URL of the API; else $MLHUB_ROOT_URL, else MLHub's own.")
+@click.option(
+    "-o",
+    "--output",
+    "folder",
+    default=".",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where to; by default here.",
+)
+@click.option(
+    "--if-exists",
+    type=click.Choice([one.value for one in IfExists]),
+    default=IfExists.RESUME.value,
+    show_default=True,
+    help="What is done about files that are there; to skip asks no server for them.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be downloaded, and how large it is.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=CONNECTIONS,
+    show_default=True,
+    help="Most connections at once; as many are used as make it faster.",
+)
+@click.option("--assets", is_flag=True, help="Single files instead of archives; as do all below.")
+@click.option(
+    "--collection",
+    "collections",
+    multiple=True,
+    metavar="ID[=ASSET,...]",
+    help="Only this collection, only these assets of it.",
+)
+@click.option("--bbox", metavar="W,S,E,N", help="Only items that touch this box, in degrees.")
+@click.option(
+    "--intersects",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Only items whose bbox touches the GeoJSON geometry in FILE.",
+)
+@click.option("--datetime", "when", metavar="TIME[/TIME]", help="Only items of this time.")
+@click.option(
+    "--where",
+    "conditions",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Only items with this property; also != < <= > >=, and | between values.",
+)
+@click.option("--catalog-only", is_flag=True, help="The JSON alone, no assets.")
+@click.option("--option", "texts", multiple=True, metavar="OPT[=VALUE]", help="As -o of `mount`.")
+def download(
+    *,
+    words: tuple[str, ...],
+    source: str | None,
+    folder: Path,
+    if_exists: str,
+    jobs: int,
+    collections: tuple[str, ...],
+    bbox: str | None,
+    intersects: Path | None,
+    when: str | None,
+    conditions: tuple[str, ...],
+    texts: tuple[str, ...],
+    dry_run: bool,
+    assets: bool,
+    catalog_only: bool,
+) -> None:
+    """Download the archives of datasets and collections, or their files one by one.
+
+    What is interrupted, even by a crash, goes on where it stopped when the same command is given
+    again. A name that has appeared in DIR is complete; its path is printed.
+    """
+    where = _parse_where(conditions, bbox, when, intersects)
+    selection = Selection(_parse_collections(collections), where, catalog_only)
+    by_assets = assets or selection != Selection()
+    exists = IfExists(if_exists)
+    if exists is IfExists.SKIP and not by_assets and not dry_run:
+        words = tuple(word for word in words if not _said(archive_path(folder, word)))
+    if not words:
+        return
+    with open_session(load(source, texts)) as session:
+        run = _Run(session, folder, exists, jobs)
+        found = [_find(session, word) for word in words]
+        ids = () if by_assets else tuple(dict.fromkeys(one for _, some in found for one in some))
+        paths = [path for path, some in found if by_assets or not some]
+        selector = Selector(session.tree, session.catalog, selection, folder)
+        with _interruptible():
+            (run.tell_archives if dry_run else run.fetch_archives)(ids)
+            (run.tell_files if dry_run else run.fetch_files)(selector, paths)
+        sys.exit(run.end())
+
+
+def _find(session: Session, word: str) -> tuple[str, tuple[str, ...]]:
+    """Return the path that a word means, and the collections whose archives are meant by it."""
+    path = find_path(session.catalog, word)
+    try:
+        node = session.tree.node(path)
+    except NotFound:
+        raise NotFound(f"there is no dataset, collection or path {word!r}") from None
+    return path, archived_collections(session.catalog, node)
+
+
+class _Run:
+    """What one command does, and what goes wrong meanwhile."""
+
+    def __init__(self, session: Session, folder: Path, if_exists: IfExists, jobs: int) -> None:
+        self._session = session
+        self._folder = folder
+        self._if_exists = if_exists
+        self._downloader = Downloader(session.transport, session.network, connections=jobs)
+        self._failed: list[tuple[Path, MlhubfsError]] = []
+
+    def tell_archives(self, ids: tuple[str, ...]) -> None:
+        """Print the size of each archive, and of all."""
+        wanted = list(self._archives(ids))
+        for one in wanted:
+            click.echo(f"{one.size:>15}  {one.target.name}")
+        if len(ids) > 1:
+            click.echo(f"{sum(one.size or 0 for one in wanted):>15}  in all")
+
+    def fetch_archives(self, ids: tuple[str, ...]) -> None:
+        """Fetch archives one after the other, each by all connections."""
+        wanted = list(self._archives(ids))
+        if len(wanted) > 1 and sys.stderr.isatty():
+            size = sum(one.size or 0 for one in wanted)
+            click.echo(f"{len(wanted)} archives, {size:,} bytes", err=True)
+        for one in wanted:
+            try:
+                with _bar(one) as progress:
+                    self._downloader.fetch(
+                        one.asset,
+                        one.target,
+                        size=one.size,
+                        if_exists=self._if_exists,
+                        progress=progress,
+                    )
+            except NotWritten:
+                raise
+            except MlhubfsError as error:
+                self._failed.append((one.target, error))
+            else:
+                click.echo(one.target)
+
+    def tell_files(self, selector: Selector, paths: list[str]) -> None:
+        """Print how many files there are in each directory of a collection, and in all."""
+        counts: dict[str, int] = {}
+        told, is_all = 0, True
+        for one in self._files(selector, paths, write=False):
+            place = "/".join(one.target.relative_to(self._folder).parts[:2])
+            counts[place] = counts.get(place, 0) + 1
+            told += one.size or 0
+            is_all &= one.size is not None
+        for place, count in counts.items():
+            click.echo(f"{count:>9} files  {place}")
+        if paths:
+            sizes = f"{told} bytes" if is_all else "sizes are known when they are fetched"
+            click.echo(f"{sum(counts.values()):>9} files in all; {sizes}")
+
+    def fetch_files(self, selector: Selector, paths: list[str]) -> None:
+        """Fetch files side by side, while the catalog is being searched for more."""
+        done = 0
+        with tqdm(total=0, unit=" files", leave=False, disable=None) as bar:
+
+            def wanted() -> Iterator[Wanted]:
+                for one in self._files(selector, paths, write=True):
+                    bar.total += 1
+                    yield one
+
+            for one, error in self._downloader.fetch_all(wanted(), if_exists=self._if_exists):
+                bar.update()
+                if isinstance(error, NotWritten):
+                    raise error
+                if error:
+                    self._failed.append((one.target, error))
+                else:
+                    done += 1
+        if paths:
+            click.echo(f"{done:,} files in {self._folder}")
+
+    def end(self) -> int:
+        """Print what has failed; return the exit code."""
+        for target, error in self._failed:
+            click.echo(f"mlhubfs: {target}: {error}", err=True)
+        if self._failed:
+            click.echo(f"{len(self._failed):,} failed: the same command tries again", err=True)
+        return 1 if self._failed else 0
+
+    def _archives(self, ids: tuple[str, ...]) -> Iterator[Wanted]:
+        for one in ids:
+            target = archive_path(self._folder, one)
+            if self._if_exists is IfExists.SKIP and _said(target):
+                continue
+            try:
+                yield wanted_archive(self._session.catalog, self._session.tree, one, self._folder)
+            except NotFound as error:
+                self._failed.append((target, error))
+
+    def _files(self, selector: Selector, paths: list[str], *, write: bool) -> Iterator[Wanted]:
+        for path in paths:
+            for one in selector.files(path):
+                if isinstance(one, Wanted):
+                    yield one
+                elif isinstance(one, Missing):
+                    self._failed.append(one)
+                elif write:
+                    self._write(one)
+
+    def _write(self, text: Text) -> None:
+        there = self._downloader.is_there(text.target, len(text.content), self._if_exists)
+        is_same = there and text.target.read_bytes() == text.content
+        if not (is_same or (there and self._if_exists is IfExists.SKIP)):
+            self._downloader.put(text.target, text.content)
+
+
+@contextmanager
+def _bar(one: Wanted) -> Iterator["_Progress"]:
+    with tqdm(
+        total=one.size, unit="B", unit_scale=True, desc=one.target.name, leave=False, disable=None
+    ) as bar:
+        yield _Progress(bar)
+
+
+class _Progress:
+    """Moves a bar; what was there before, which is told first, does not count for the rate."""
+
+    def __init__(self, bar: "tqdm[None]") -> None:
+        self._bar = bar
+        self._has_begun = False
+
+    def __call__(self, came: int) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            self._bar.initial = came
+        self._bar.update(came)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("mlhubfs: interrupted; the same command goes on where it stopped", err=True)
+        sys.exit(130)
+
+
+def _said(target: Path) -> bool:
+    """Print the path of a file that is there; say whether it is."""
+    if target.is_file():
+        click.echo(target)
+        return True
+    return False
+
+
+def _parse_where(
+    texts: tuple[str, ...], bbox: str | None, when: str | None, intersects: Path | None
+) -> Where:
+    more = [condition("bbox", [bbox])] if bbox else []
+    more += [condition("datetime", [when])] if when else []
+    more += touching(intersects) if intersects else []
+    return Where((*Where.parse(texts).conditions, *more))
+
+
+def _parse_collections(texts: tuple[str, ...]) -> dict[str, frozenset[str]]:
+    parsed: dict[str, frozenset[str]] = {}
+    for text in texts:
+        identifier, _, listed = text.partition("=")
+        keys = frozenset(filter(None, listed.split(",")))
+        before = parsed.get(identifier, keys)
+        parsed[identifier] = before | keys if before and keys else frozenset()
+    return parsed

@@ -1,0 +1,189 @@
+"""Assets instead of archives: which, and where they go.
+
+Owns the choice among the files of a dataset, and the layout, which is that of MLHub's archives and
+of the mount: `{dataset}/{collection}/{item}/{asset}.{ext}`. Files that belong to all items go to
+`{collection}/_common/`, once. The catalog's JSON beside them says where they are, also of those
+that were not wanted: a later download may bring them.
+
+*Threading.* One thread takes the files; the tree that they come from may be shared.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from mlhubfs.catalog.catalog import Catalog
+from mlhubfs.catalog.where import Where
+from mlhubfs.download.downloader import Wanted
+from mlhubfs.errors import MlhubfsError, NotFound
+from mlhubfs.tree.collection import CollectionDirectory
+from mlhubfs.tree.dataset import DatasetDirectory
+from mlhubfs.tree.item import AssetFile
+from mlhubfs.tree.names import encode
+from mlhubfs.tree.nodes import Directory, Document
+from mlhubfs.tree.root import Tree
+from mlhubfs.tree.surroundings import RESERVED_IN_COLLECTION
+
+SHARED_KEYS = frozenset("documentation readme test_split train_split validation_split".split())
+"""Keys of assets that are one file for all items of a collection, by MLHub's convention."""
+_COMMON = "_common"
+_STAC = "stac.json"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which assets are wanted; by default all."""
+
+    collections: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Collection id -> asset keys, none of them for all; no collection for all of them."""
+    where: Where = field(default_factory=Where)
+    """What the items must fulfil."""
+    catalog_only: bool = False
+    """Whether no asset is wanted, but the JSON alone."""
+
+    def has_asset(self, collection_id: str, key: str) -> bool:
+        """Say whether a collection's assets with a key are wanted."""
+        keys = self.collections.get(collection_id)
+        return not self.catalog_only and (not keys or key in keys)
+
+
+class Text(NamedTuple):
+    """A document of the catalog, to be written to a file."""
+
+    target: Path
+    content: bytes
+
+
+class Missing(NamedTuple):
+    """An item whose files cannot be told."""
+
+    target: Path
+    error: MlhubfsError
+
+
+Found = Wanted | Text | Missing
+
+
+class Selector:
+    """Finds the files of `selection` below a path of `tree`, for the same path below `folder`."""
+
+    def __init__(self, tree: Tree, catalog: Catalog, selection: Selection, folder: Path) -> None:
+        self._tree = tree
+        self._catalog = catalog
+        self._selection = selection
+        self._folder = folder
+        self._shared: set[Path] = set()
+
+    def files(self, path: str) -> Iterator[Found]:
+        """Yield what is wanted of the dataset, collection, item or file at an absolute path.
+
+        Raises what the catalog raises where it cannot be listed; for one item that is `Missing`.
+        """
+        node = self._tree.node(path)
+        if isinstance(node, AssetFile):
+            yield Wanted(node.asset, self._target(path), node.told_size)
+        elif isinstance(node, Document):
+            yield self._text(path)
+        elif isinstance(node, DatasetDirectory):
+            yield from self._dataset(path)
+        elif isinstance(node, CollectionDirectory):
+            self._raise_if_unknown(path, {node.collection_id})
+            yield from self._collection(path, node)
+        else:
+            yield from self._whole(path)
+
+    def _dataset(self, path: str) -> Iterator[Found]:
+        directories: dict[str, CollectionDirectory] = {}
+        for entry in self._tree.directory(path).children()(0):
+            below = f"{path}/{entry.name}"
+            node = self._tree.node(below)
+            if isinstance(node, CollectionDirectory):
+                directories[below] = node
+            elif isinstance(node, Document):
+                yield self._text(below)
+        self._raise_if_unknown(path, {one.collection_id for one in directories.values()})
+        for below, node in directories.items():
+            if not self._selection.collections or node.collection_id in self._selection.collections:
+                yield from self._collection(below, node)
+
+    def _raise_if_unknown(self, path: str, known: set[str]) -> None:
+        for unknown in sorted(self._selection.collections.keys() - known):
+            raise NotFound(f"{path} has no collection {unknown!r}, but {', '.join(sorted(known))}")
+
+    def _collection(self, path: str, node: CollectionDirectory) -> Iterator[Found]:
+        yield self._text(f"{path}/collection.json")
+        if self._catalog.collection(node.collection_id).assets:
+            yield from self._common(f"{path}/{_COMMON}", node.collection_id)
+        for item in self._catalog.search(node.collection_id, self._selection.where):
+            below = f"{path}/{encode(item.id, RESERVED_IN_COLLECTION)}"
+            try:
+                yield from self._item(below, node.collection_id)
+            except MlhubfsError as error:
+                yield Missing(self._target(below), error)
+
+    def _common(self, path: str, collection_id: str) -> Iterator[Found]:
+        for file in self._assets(path):
+            wanted = Wanted(file.asset, self._target(f"{path}/{file.name}"), file.size)
+            self._shared.add(wanted.target)
+            if self._selection.has_asset(collection_id, file.key):
+                yield wanted
+
+    def _item(self, path: str, collection_id: str) -> Iterator[Found]:
+        moved: dict[str, str] = {}
+        for file in self._assets(path):
+            target = self._target(path) / file.name
+            if file.key in SHARED_KEYS:
+                target = self._target(path).parent / _COMMON / file.name
+                moved[file.key] = f"../{_COMMON}/{file.name}"
+            if target in self._shared or not self._selection.has_asset(collection_id, file.key):
+                continue
+            if file.key in moved:
+                self._shared.add(target)
+            yield Wanted(file.asset, target, file.size)
+        text = self._text(f"{path}/{_STAC}")
+        yield text._replace(content=_moved(text.content, moved)) if moved else text
+
+    def _whole(self, path: str) -> Iterator[Found]:
+        """Yield all below an item, or a collection's own directory of files."""
+        directory = self._tree.directory(path)
+        for entry in directory.children()(0):
+            if entry.name.startswith("@"):
+                continue  # a view
+            if isinstance(directory.child(entry.name), Directory):
+                raise NotFound(f"{path} is no dataset, collection, item or file: give one of these")
+            yield from self.files(f"{path}/{entry.name}")
+
+    def _assets(self, path: str) -> Iterator["_File"]:
+        directory = self._tree.directory(path)
+        for entry in directory.children()(0):
+            node = directory.child(entry.name)
+            if isinstance(node, AssetFile):
+                yield _File(entry.name, node)
+
+    def _text(self, path: str) -> Text:
+        file = self._tree.file(path)
+        return Text(self._target(path), bytes(file.open().read(0, file.attributes().size)))
+
+    def _target(self, path: str) -> Path:
+        return self._folder / path.lstrip("/")
+
+
+class _File:
+    """A name in an item's directory, and the asset behind it."""
+
+    def __init__(self, name: str, node: AssetFile) -> None:
+        self.name = name
+        self.asset = node.asset
+        self.key = node.asset.identity[-1]
+        self.size = node.told_size
+
+
+def _moved(document: bytes, moved: Mapping[str, str]) -> bytes:
+    """Return a stac.json whose assets in `moved` are where that says."""
+    item = msgspec.json.decode(document)
+    for key, href in moved.items():
+        item["assets"][key]["href"] = href
+    return msgspec.json.format(msgspec.json.encode(item), indent=2) + b"\n"

@@ -1,0 +1,363 @@
+"""`mlhubfs download`: what it downloads, where to, what it says, and how it goes on."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pty
+import random
+import re
+import signal
+import subprocess
+import tarfile
+import termios
+import time
+
+import pytest
+from commands import MLHUBFS, User, names, need_root, refused
+from faulty import Asset, FaultyServer, Pattern, Reply
+from rooms import KEY, answer, mlhub, real, stac_item
+
+from mlhubfs.server.run import LocalServer
+
+SIZE = 30_000_001
+DATA = Pattern(SIZE)
+TARGET = "c.tar.gz"
+CRASHES = int(os.environ.get("MLHUBFS_CRASHES", "2"))
+
+
+@pytest.fixture
+def user(tmp_path):
+    made = User(tmp_path)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def host():
+    """An MLHub with a dataset `d` of one collection `c`, whose archive is `DATA`."""
+    with FaultyServer() as server:
+        mlhub(server, {"d": {"c": []}})
+        server.on("/v1/archive/c/info", answer({"collection": "c", "dataset": "d", "size": SIZE}))
+        server.on("/v1/archive/c", Reply(303, {"Location": "/storage?sig=x"}))
+        server.on("/storage", Asset(content=DATA))
+        yield server
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """A local server on the sample."""
+    with LocalServer(cache_dir=tmp_path_factory.mktemp("server"), record=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def debris(tmp_path_factory):
+    """The root of a local server on a recorded catalog: 1,412 items in two collections."""
+    folder = tmp_path_factory.mktemp("debris")
+    packed = folder / "catalog.tar.gz"
+    packed.write_bytes(real("catalog_nasa_marine_debris.tar.gz"))
+    with tarfile.open(packed) as tar:
+        tar.extractall(folder / "catalog", filter="data")
+    with LocalServer([folder / "catalog"], cache_dir=folder / "server") as server:
+        yield server.root_url
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def root_of(host):
+    return f"{host.url}/v1"
+
+
+class TestArchives:
+    def test_a_dry_run_tells_each_size_and_their_sum(self, user, tmp_path):
+        """With the recorded dataset and the recorded sizes: 71,311,240,007 bytes."""
+        dataset = json.loads(real("bigearthnet_v1_dataset.json"))
+        sizes = {"bigearthnet_v1_source": 71138210977, "bigearthnet_v1_labels": 173029030}
+        with FaultyServer() as server:
+            server.on("/v1/datasets", answer([dataset]))
+            for name, size in sizes.items():
+                server.on(f"/v1/archive/{name}/info", answer({"collection": name, "size": size}))
+            done = user.run("download", "bigearthnet_v1", "--dry-run", source=root_of(server))
+        lines = [
+            "    71138210977  bigearthnet_v1_source.tar.gz",
+            "      173029030  bigearthnet_v1_labels.tar.gz",
+            "    71311240007  in all",
+        ]
+        assert done == (0, "".join(f"{line}\n" for line in lines), "")
+
+    def test_a_dataset_is_its_collections_archives(self, user, sample, tmp_path):
+        """Byte for byte as the server has them; the second time nothing is fetched."""
+        doi = "10.5072/mlhubfs.sample-bigearthnet"
+        done = user.run("download", doi, "-o", "out", source=sample.root_url)
+        assert (done.code, done.err) == (0, "")
+        wanted = ["bigearthnet_v1_source.tar.gz", "bigearthnet_v1_labels.tar.gz"]
+        assert done.out == "".join(f"out/{name}\n" for name in wanted)
+        assert names(tmp_path / "out") == sorted(wanted)
+        with tarfile.open(tmp_path / "out" / wanted[1]) as tar:
+            assert tar.getnames()[0].startswith("bigearthnet_v1_labels/")
+        sample.requests.clear()
+        again = user.run("download", "bigearthnet_v1", "-o", "out", source=sample.root_url)
+        assert (again.code, again.out) == (0, done.out)
+        assert [one.path for one in sample.requests if ".tar.gz" in one.path] == []
+
+    def test_a_terminal_is_shown_how_far_it_is(self, user, host):
+        """With the rate and the time that is left."""
+        hold = host.hold()
+        host.on("/storage", Asset(content=DATA), Asset(content=DATA, hold=hold))
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(ours, (30, 100))
+        words = [*MLHUBFS, "download", "c", "--source", root_of(host), "--jobs", "1"]
+        with subprocess.Popen(words, env=user.environ, cwd=user.folder, stderr=theirs) as process:
+            os.close(theirs)
+            shown = ""
+            while not re.search(r"c\.tar\.gz: +\d+%.*\d[kM]?/30\.0M \[.*<.*B/s\]", shown):
+                shown += os.read(ours, 4096).decode()
+            hold.set()
+            with contextlib.suppress(OSError):  # the other end is closed
+                while os.read(ours, 4096):
+                    pass
+        os.close(ours)
+        assert process.returncode == 0
+
+    def test_to_skip_an_archive_needs_no_network(self, user, tmp_path):
+        """Whatever the file holds."""
+        (tmp_path / TARGET).write_bytes(b"mine")
+        nowhere = "http://127.0.0.1:9/v1"
+        done = user.run("download", "c", "--if-exists", "skip", source=nowhere)
+        assert done == (0, f"{TARGET}\n", "")
+        assert (tmp_path / TARGET).read_bytes() == b"mine"
+
+    def test_to_overwrite_fetches_anew(self, user, host, tmp_path):
+        """Also what looks complete."""
+        (tmp_path / TARGET).write_bytes(bytes(SIZE))
+        assert user.run("download", "c", source=root_of(host)).code == 0
+        assert host.to("/storage") == []
+        done = user.run("download", "c", "--if-exists=overwrite", source=root_of(host))
+        assert done == (0, f"{TARGET}\n", "")
+        assert (tmp_path / TARGET).read_bytes() == DATA[:]
+
+    def test_the_key_goes_to_the_api_and_not_to_storage(self, user, host):
+        """Neither does it stand in anything that is written or said."""
+        user.run("download", "d", source=root_of(host), MLHUB_API_KEY=KEY)
+        assert host.to("/v1/archive/c")[0].headers["authorization"] == f"Bearer {KEY}"
+        with FaultyServer() as storage:
+            storage.on("/storage", Asset(content=b"x"))
+            host.on("/v1/archive/c", Reply(303, {"Location": f"{storage.url}/storage"}))
+            user.run("download", "d", "--if-exists", "overwrite", source=root_of(host),
+                MLHUB_API_KEY=KEY)  # fmt: skip
+            assert ["authorization" in one.headers for one in storage.requests] == [False]
+
+    def test_a_dataset_may_have_the_name_of_a_collection(self, user, host, tmp_path):
+        """The word is the dataset's, the archive the collection's."""
+        host.on("/v1/datasets", answer([{"id": "c", "collections": [{"id": "c"}]}]))
+        assert user.run("download", "c", source=root_of(host)) == (0, f"{TARGET}\n", "")
+        assert (tmp_path / TARGET).stat().st_size == SIZE
+
+    def test_an_archive_that_is_missing_keeps_no_other_from_coming(self, user, host, tmp_path):
+        """It is named at the end, and the exit code says so."""
+        host.on("/v1/datasets", answer([{"id": "d", "collections": [{"id": "x"}, {"id": "c"}]}]))
+        done = user.run("download", "d", source=root_of(host))
+        assert (done.code, done.out) == (1, f"{TARGET}\n")
+        assert done.err.startswith("mlhubfs: x.tar.gz: ")
+        assert (tmp_path / TARGET).stat().st_size == SIZE
+
+    def test_what_there_is_not_is_refused_before_anything_is_fetched(self, user, host):
+        """In one line."""
+        refused(user.run("download", "c", "nope", source=root_of(host)), "nope")
+        assert host.to("/storage") == []
+
+
+class TestGoingOn:
+    def test_an_interrupt_leaves_a_part_and_one_line(self, user, host, tmp_path):
+        """And the same command goes on from there."""
+        hold = host.hold()
+        host.on("/storage", Asset(content=DATA), Asset(content=DATA, hold=hold))
+        with user.running("download", "c", MLHUB_ROOT_URL=root_of(host)) as process:
+            host.wait_for("/storage", 2)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert said == "mlhubfs: interrupted; the same command goes on where it stopped\n"
+        hold.set()
+        host.requests.clear()
+        host.on("/storage", Asset(content=DATA))
+        assert user.run("download", "c", source=root_of(host)).code == 0
+        assert (tmp_path / TARGET).read_bytes() == DATA[:]
+        assert "bytes=0-" not in [one.headers["range"][:8] for one in host.to("/storage")]
+
+    def test_a_full_disk_leaves_a_part_and_one_line(self, user, host, tmp_path):
+        """With more room the same command goes on from there."""
+        need_root()
+        folder = tmp_path / "small"
+        folder.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", folder], check=True)
+        done = user.run("download", "c", "-o", "small", source=root_of(host))
+        refused(done, "small/c.tar.gz cannot be written: No space left on device", "goes on")
+        assert names(folder) == [f"{TARGET}.mlhubfs-part", f"{TARGET}.mlhubfs-part.json"]
+        subprocess.run(["mount", "-o", "remount,size=64m", folder], check=True)
+        host.requests.clear()
+        assert user.run("download", "c", "-o", "small", source=root_of(host)).code == 0
+        assert (folder / TARGET).read_bytes() == DATA[:]
+        asked = [one.headers["range"] for one in host.to("/storage")]
+        assert "bytes=0-" not in [one[:8] for one in asked]
+
+    @pytest.mark.promise(
+        "A download that was interrupted, killed, or stopped by a full disk goes on where it was; "
+        "if the file was replaced meanwhile, it starts again."
+    )
+    @pytest.mark.parametrize("seed", range(CRASHES))
+    def test_killed_at_any_point_it_ends_with_the_right_bytes(self, user, host, tmp_path, seed):
+        """Against a server that fails, cuts, and at times replaces the file."""
+        chance = random.Random(seed)
+        versions = [("1", DATA), ("2", DATA), ("3", Pattern(SIZE - 1000))]
+        replaced = 0
+        requests_left = 0
+
+        def storage(request):
+            nonlocal replaced, requests_left
+            time.sleep(0.05)  # so that there is a middle to be killed in, and time to take a note
+            requests_left -= 1
+            if requests_left == 0:
+                victim.kill()
+            if seed % 3 == 0 and chance.random() < 0.04:
+                replaced = min(replaced + 1, 2)
+            etag, content = versions[replaced]
+            cut = chance.randrange(3_000_000) if chance.random() < 0.2 else None
+            asset = Asset(content=content, etag=f'"{etag}"', cut=cut)
+            return Reply(503) if chance.random() < 0.1 else asset(request)
+
+        host.on("/storage", storage)
+        kills = resumed = 0
+        for attempt in range(40):
+            before = len(host.to("/storage"))
+            requests_left = chance.randrange(2, 9) if attempt < 4 else 0
+            with user.running(
+                "download", "c", "--jobs", "4", MLHUB_ROOT_URL=root_of(host)
+            ) as victim:
+                victim.communicate(timeout=60)
+            kills += victim.returncode == -signal.SIGKILL
+            asked = [one.headers["range"] for one in host.to("/storage")[before:]]
+            resumed += not any(one.startswith("bytes=0-") for one in asked)
+            if victim.returncode == 0:
+                break
+        print(f"killed {kills} times, resumed {resumed} times, replaced {replaced} times")
+        assert victim.returncode == 0
+        assert kills
+        assert digest(tmp_path / TARGET) == hashlib.sha256(versions[replaced][1][:]).hexdigest()
+        assert [one for one in names(tmp_path) if "part" in one] == []
+
+
+class TestAssets:
+    @pytest.mark.parametrize(
+        ("words", "count"),
+        [
+            (["--assets"], 2825),
+            (["--collection", "nasa_marine_debris_labels=labels"], 706),
+            (["--datetime", "2018-12-15T00:00:00Z"], 9),
+            (["--datetime", "2016-01-01/2016-12-31"], 325),
+            (["--where", "datetime=2016-01-01..2016-12-31"], 325),
+            (["--bbox", "-87.5610,5.9137,-87.5555,15.9191"], 9),
+            (["--intersects", "area.geojson"], 37),
+        ],
+    )
+    def test_the_counts_of_the_recorded_catalog_come_out(
+        self, user, debris, tmp_path, words, count
+    ):
+        """As an independent reading of it has counted them."""
+        west, south = -87.626953125, 15.95604762305055
+        east, north = -87.6214599609375, 15.961329081596643
+        ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+        area = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}}
+        (tmp_path / "area.geojson").write_text(json.dumps(area))
+        done = user.run("download", "nasa_marine_debris", "--dry-run", *words, source=debris)
+        assert (done.code, done.err) == (0, "")
+        assert re.search(rf"^ *{count} files in all", done.out, re.MULTILINE), done.out
+
+    def test_the_layout_is_that_of_the_archives(self, user, sample, tmp_path):
+        """Each file has the bytes that the mount shows, and the JSON beside it leads to it."""
+        words = ("--collection", "bigearthnet_v1_source=B02", "--where", "datetime=2017-07-01..")
+        done = user.run("download", "bigearthnet_v1", *words, "-o", "out", source=sample.root_url)
+        assert done.code == 0, done.err
+        dataset = tmp_path / "out/bigearthnet_v1"
+        assert names(dataset) == ["bigearthnet_v1_source", "catalog.json", "dataset.json"]
+        chips = sorted(dataset.glob("bigearthnet_v1_source/*/B02.tif"))
+        assert done.out == f"{len(chips)} files in out\n"
+        assert 0 < len(chips) < 24
+        for chip in chips[:3]:
+            path = f"/{chip.relative_to(tmp_path / 'out')}"
+            shown = subprocess.run(
+                ["python", "-m", "mlhubfs", "cat", path, "-s", sample.root_url],
+                env=user.environ, capture_output=True, check=True,
+            )  # fmt: skip
+            assert chip.read_bytes() == shown.stdout
+            item = json.loads((chip.parent / "stac.json").read_text())
+            assert item["assets"]["B02"]["href"] == "./B02.tif"
+
+    def test_files_of_all_items_come_once(self, user, host, tmp_path):
+        """They stand in `_common`, and the items' JSON says so."""
+        host.on("/store/x", Asset(content=b"chip"))
+        host.on("/store/doc.pdf", Asset(content=b"document"))
+        items = [stac_item(one, {"B02": "/store/x", "documentation": "/store/doc.pdf"})
+            for one in "ab"]  # fmt: skip
+        mlhub(host, {"d": {"c": items}})
+        assert user.run("download", "d", "--assets", source=root_of(host)).code == 0
+        assert names(tmp_path / "d/c") == ["_common", "a", "b", "collection.json"]
+        assert names(tmp_path / "d/c/a") == ["B02.tif", "stac.json"]
+        item = json.loads((tmp_path / "d/c/a/stac.json").read_text())
+        there = tmp_path / "d/c/a" / item["assets"]["documentation"]["href"]
+        assert there.read_bytes() == b"document"
+        assert len(host.to("/store/doc.pdf")) == 1
+
+    def test_what_failed_is_listed_and_alone_is_tried_again(self, user, host, tmp_path):
+        """Its exit code is 1; the next one asks for nothing else."""
+        hrefs = {f"B{number}": f"/store/{number}" for number in range(10, 14)}
+        mlhub(host, {"d": {"c": [stac_item("a", hrefs)]}})
+        for href in [*hrefs.values()][1:]:
+            host.on(href, Asset(content=b"chip"))
+        done = user.run("download", "d", "--assets", source=root_of(host))
+        assert done.code == 1
+        assert done.out == "3 files in .\n"
+        first, second = done.err.splitlines()
+        assert first.startswith("mlhubfs: d/c/a/B10.tif: ")
+        assert second == "1 failed: the same command tries again"
+        host.on("/store/10", Asset(content=b"late"))
+        host.requests.clear()
+        again = user.run("download", "d", "--assets", source=root_of(host))
+        assert again == (0, "4 files in .\n", "")
+        assert (tmp_path / "d/c/a/B10.tif").read_bytes() == b"late"
+        assert [one.path for one in host.requests if "/store/" in one.path] == ["/store/10"]
+
+    def test_the_catalog_alone_is_its_json(self, user, sample, tmp_path):
+        """A STAC catalog without assets."""
+        words = ("download", "bigearthnet_v1_labels", "--catalog-only")
+        assert user.run(*words, source=sample.root_url).code == 0
+        found = {path.name for path in (tmp_path / "bigearthnet_v1").rglob("*") if path.is_file()}
+        assert found == {"collection.json", "stac.json"}
+
+    def test_a_path_is_downloaded_as_it_is(self, user, sample, tmp_path):
+        """An item with all its files, or one file."""
+        folder = "bigearthnet_v1/bigearthnet_v1_source"
+        listed = user.run("ls", folder, source=sample.root_url).out.split()
+        item, other = (f"{folder}/{one}" for one in listed[1:3])
+        done = user.run("download", item, f"{other}/B03.tif", source=sample.root_url)
+        assert done.code == 0, done.err
+        assert len(names(tmp_path / item)) == 13
+        assert names(tmp_path / other) == ["B03.tif"]
+
+    @pytest.mark.parametrize(
+        ("words", "reason"),
+        [
+            (["--collection", "x"], "has no collection 'x', but c"),
+            (["c", "--collection", "x"], "has no collection 'x', but c"),
+            (["--bbox", "1,2,3"], "write west,south,east,north"),
+            (["--datetime", "yesterday"], "is no time"),
+            (["--where", "labels"], "is no condition"),
+            (["--intersects", "none.geojson"], "none.geojson cannot be read"),
+        ],
+    )
+    def test_a_selection_that_means_nothing_is_refused(self, user, host, words, reason):
+        """In one line, before anything is fetched."""
+        refused(user.run("download", "d", *words, source=root_of(host)), reason)
