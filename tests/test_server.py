@@ -192,6 +192,14 @@ def test_the_landing_page_leads_to_everything(forest):
         assert all(get(href).status_code == 200 for href in children)
 
 
+def test_a_client_that_loses_the_last_segment_of_the_root_is_answered(forest):
+    """MLHub's own does, if the root that it is told has no slash at its end."""
+    above = forest.root_url.removesuffix("/v1")
+    assert get_json(above + "/datasets") == get_json(forest.root_url + "/datasets")
+    assert get(above + "/collections/forest_v1_source/items").status_code == 200
+    assert get(above + "/archive/forest_v1_source/info").status_code == 200
+
+
 def test_the_host_says_where_the_api_is(forest):
     """`/` of the host points to the API's root."""
     origin = forest.root_url.removesuffix("/mlhub/v1")

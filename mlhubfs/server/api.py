@@ -103,6 +103,9 @@ class Api:
         routes = open_routes | {path: self._keyed(each) for path, each in keyed_routes.items()}
         if self._root_path:
             routes_at = {self._root_path + path: each for path, each in routes.items()}
+            # Told the root without a slash at its end, MLHub's client loses its last segment.
+            above = self._root_path.rpartition("/")[0]
+            routes_at |= {above + path: each for path, each in routes.items() if path}
             routes_at["/"] = routes_at[""] = self.signpost
         else:
             routes_at = {path or "/": each for path, each in routes.items()}
