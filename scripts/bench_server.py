@@ -44,7 +44,8 @@ http {{
   sendfile on; tcp_nopush on; autoindex on; default_type application/octet-stream;
   types {{ image/tiff tif; }}
   server {{
-    listen {address}; root {root};
+    listen {address}; root {root}; {more}
+    location ~ ^/api/archive/([^/]+)$ {{ return 303 $scheme://$http_host/archives/$1.tar.gz; }}
     location ~ ^/download/(.+\\.tif)$ {{ return 302 $scheme://$http_host/storage/$1; }}
     location /download/ {{ alias {root}/storage/; }}
     location /api/ {{ default_type application/json; try_files $uri$arg_page.json =404; }}
@@ -134,8 +135,11 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(line: Line, root: Path, run: Path, up: Path | None) -> Iterator[Server]:
-    """Serve `root` behind `line`, which the script `up` brings up; take all down at the end."""
+def serving(line: Line, root: Path, run: Path, up: Path | None, more: str = "") -> Iterator[Server]:
+    """Serve `root` behind `line`, which the script `up` brings up; take all down at the end.
+
+    `more` is what is said to nginx in addition.
+    """
     run.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as ending:
         if line == Line(0):
@@ -146,7 +150,7 @@ def serving(line: Line, root: Path, run: Path, up: Path | None) -> Iterator[Serv
             prefix = ["ip", "netns", "exec", _NAMESPACE.name]
             address = f"{_FAR_HOST}:{_FAR_PORT}"
         config = run / "nginx.conf"
-        config.write_text(_NGINX.format(run=run, root=root, address=address))
+        config.write_text(_NGINX.format(run=run, root=root, address=address, more=more))
         command = [*prefix, "nginx", "-e", f"{run}/error.log", "-c", os.fspath(config)]
         process = subprocess.Popen(command, start_new_session=True)
         server = Server(f"http://{address}", run / "access.log", process)
