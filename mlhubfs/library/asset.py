@@ -5,26 +5,24 @@ Owns what is told of it and how it is written to disk; its bytes at an offset ar
 *Threading.* Values: any thread.
 """
 
-import contextlib
 import io
 import os
 import posixpath
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import Any
 
 from mlhubfs.catalog import models
+from mlhubfs.download.downloader import Downloader, IfExists
 from mlhubfs.errors import NotFound
 from mlhubfs.library.access import Access
 from mlhubfs.library.fields import Fields, objects, text, texts
 from mlhubfs.library.file import BUFFER, AssetFile
+from mlhubfs.tree import item as tree
 
 _LINKS = frozenset({"href", "alternate"})
-_PIECE = 4 << 20  # bytes of a download that are in memory at once
 
 
 @dataclass(frozen=True)
@@ -66,18 +64,24 @@ class Asset:
         """Return the bytes as a seekable binary file; what is read comes through the cache."""
         return io.BufferedReader(AssetFile(self._access, self._readable()), BUFFER)
 
-    def download(self, to: str | os.PathLike[str] = ".") -> Path:
+    def download(self, to: str | os.PathLike[str] = ".", *, if_exists: str = "resume") -> Path:
         """Write the bytes to the file `to`, or into the folder `to`; return the file's path.
 
         A folder is one that exists, or whose name ends in a slash; folders are made as needed. The
-        file is there when it is whole, and takes the place of one that was there before.
+        file is there when it is whole. `if_exists` is `resume` (leave a file that is whole, go on
+        with a part), `skip` (leave any) or `overwrite`. Raises NotWritten, and the transport's
+        errors; what had come by then is kept for the next time.
         """
         path = Path(to)
         if path.is_dir() or os.fspath(to).endswith("/"):
             path /= posixpath.basename(self._readable())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with self.open() as source, _replacing(path) as target:
-            shutil.copyfileobj(source, target, _PIECE)
+        session = self._access.session
+        file = session.tree.file(self._readable())
+        if not isinstance(file, tree.AssetFile):
+            raise NotFound(f"{self.path} is no asset")
+        Downloader(session.transport, session.network).fetch(
+            file.asset, path, size=file.told_size, if_exists=IfExists(if_exists)
+        )
         return path
 
     def _readable(self) -> str:
@@ -116,15 +120,3 @@ def _to_asset(key: str, fields: Fields, path: str | None, access: Access) -> Ass
         document={name: value for name, value in fields.items() if name not in _LINKS},
         _access=access,
     )
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Give a file to write that becomes the one at `path` if all goes well."""
-    part = path.with_name(f".mlhubfs-{secrets.token_hex(8)}.part")
-    try:
-        with part.open("xb") as file:
-            yield file
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
