@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlhubfs.errors import BadAnswer, Denied, NotFound, Offline
+from mlhubfs.errors import BadAnswer, Changed, Denied, NotFound, Offline
 from mlhubfs.transport import gunzip
 from mlhubfs.transport.client import Transport
 from mlhubfs.transport.gunzip import Gunzip
@@ -197,6 +197,17 @@ class TestTarball:
         (tmp_path / "new").write_bytes(b"else")
         (tmp_path / "new").replace(path)
         assert opened.document(f"{path.as_uri()}/cat/catalog.json").body == b"{}"
+        opened.close()
+
+    def test_one_that_is_written_to_is_stale(self, tmp_path, folder):
+        """Its table of members no longer tells where they are."""
+        path = packed(tmp_path / "x.tar", folder)
+        opened = Tarball(path)
+        url = f"{path.as_uri()}/cat/catalog.json"
+        path.write_bytes(path.read_bytes() + b"more")
+        for ask in (opened.document, lambda url: opened.range(url, 0, 1)):
+            with pytest.raises(Changed):
+                ask(url)
         opened.close()
 
 

@@ -1,9 +1,11 @@
 """Static catalogs and STAC APIs that others wrote, mounted: the same items, names and bytes."""
 
+import contextlib
 import errno
 import json
 import os
 import shutil
+import sqlite3
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -164,6 +166,25 @@ def test_a_remote_catalog_shows_no_local_file(mounted, folder):
         assert names(mount.path / "a") == ["stac.json"]
         document = json.loads((mount.path / "a" / "stac.json").read_bytes())
         assert document["assets"]["s"]["href"] == secret.as_uri()
+
+
+@pytest.mark.promise(
+    "The files of a local catalog are read where they are, and not copied into the cache."
+)
+def test_a_local_file_is_read_where_it_is(mounted, folder):
+    """The cache is empty when all of it was read; what replaces a file is what is read next."""
+    expected = published(folder)
+    with mounted(str(folder)) as mount:
+        assert shown(mount.path) == expected
+        scene = next(folder.rglob("scene.tif"))
+        name = Path(mount.path, "top", scene.parent.name, "data.tif")
+        scene.with_name("new").write_bytes(b"another")
+        scene.with_name("new").replace(scene)
+        with name.open("rb", buffering=0) as file:
+            assert file.read(7) == b"another"
+        mount.unmount()
+        with contextlib.closing(sqlite3.connect(mount.cache / "blocks" / "cache.db")) as database:
+            assert list(database.execute("SELECT key FROM Cache")) == []
 
 
 def test_an_archive_of_mlhub_is_a_catalog(mounted, tmp_path):

@@ -28,6 +28,9 @@ class AssetRef:
     is_html: bool = False
     """Whether it is meant to be an HTML page, which is else taken for an error in disguise."""
 
+    is_local: bool = False
+    """Whether it is a file of this machine: looked at whenever it is opened, and kept nowhere."""
+
     @cached_property
     def key(self) -> str:
         """What names the asset, in hexadecimal digits."""

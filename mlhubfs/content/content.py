@@ -17,11 +17,13 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from mlhubfs.content.asset import AssetRef, Version
 from mlhubfs.content.blocks import BLOCK, EXTENT, blocks_of, span
+from mlhubfs.content.local import LocalReader
 from mlhubfs.content.origin import Origin, VersionCache
+from mlhubfs.content.plan import Plan
 from mlhubfs.content.readahead import Readahead
 from mlhubfs.content.store import BlockCache, BlockStore
 from mlhubfs.errors import MlhubfsError
@@ -33,17 +35,6 @@ _log = logging.getLogger("mlhubfs.content")
 
 class Cache(BlockCache, VersionCache, Protocol):
     """What is kept between mounts."""
-
-
-class Plan(NamedTuple):
-    """What has to be done to have an asset on disk."""
-
-    size: int
-    """Bytes of the asset."""
-    lacking: int
-    """Bytes that are not on disk."""
-    tasks: list[Callable[[], int]]
-    """To be run in any order, by any threads; each brings some bytes and returns how many."""
 
 
 class Content:
@@ -91,16 +82,17 @@ class Content:
     def fetch_ahead(self, asset: AssetRef) -> None:
         """Start to bring a small asset, of a larger one its first block; returns at once."""
         known = self._origin.known_version(asset)
-        if known and known.size <= BLOCK:
+        if asset.is_local or (known and known.size <= BLOCK):
             return  # it came with the version, to memory and to disk
         self._network.submit(lambda: self._fetch_quietly(asset))
 
-    def open(self, asset: AssetRef) -> "Reader":
+    def open(self, asset: AssetRef) -> "Reader | LocalReader":
         """Return a reader bound to the asset's present version."""
         version = self._origin.version(asset)
-        return Reader(
-            self._store, version, version.key(asset), partial(self._origin.fetch, asset, version)
-        )
+        fetch = partial(self._origin.fetch, asset, version)
+        if asset.is_local:
+            return LocalReader(self._network, version, fetch)
+        return Reader(self._store, version, version.key(asset), fetch)
 
     def _fetch_quietly(self, asset: AssetRef) -> None:
         try:

@@ -86,7 +86,7 @@ class Origin:
             return known
         self._raise_if_missing(asset.key)
         stored = self._stored_version(asset)
-        if stored and self._is_trusted(stored):
+        if stored and self._is_trusted(asset, stored):
             return stored
         return self._network.once(f"probe {asset.key}", lambda: self._probe(asset))
 
@@ -94,7 +94,7 @@ class Origin:
         """Return the asset's version if memory holds one that is trusted; never waits."""
         with self._lock:
             version = self._versions.get(asset.key)
-        return version if version and self._is_trusted(version) else None
+        return version if version and self._is_trusted(asset, version) else None
 
     def probe_ahead(self, asset: AssetRef) -> None:
         """Start to find out the asset's version, if it is not known; returns at once."""
@@ -121,7 +121,7 @@ class Origin:
         return part.data if part.whole is None else part.whole
 
     def _stored_version(self, asset: AssetRef) -> Version | None:
-        if self._cache is None:
+        if self._cache is None or asset.is_local:
             return None
         cache = self._cache
         stored = self._disk.wait(self._disk.submit(lambda: cache.get(_version_key(asset))))
@@ -143,8 +143,9 @@ class Origin:
         self._raise_if_missing(asset.key)
         with self._lock:
             before = self._versions.get(asset.key)
+        is_looked_at = bool(before) or asset.is_local
         try:
-            part = self._get_range(asset, 0, 1 if before else BLOCK, before)
+            part = self._get_range(asset, 0, 1 if is_looked_at else BLOCK, before)
         except NotFound as error:
             with self._lock:
                 until = time.monotonic() + self._negative_ttl
@@ -153,7 +154,7 @@ class Origin:
         version = self._version_of(part)
         if part.whole is not None:
             self._arrived(asset, version, part.whole)
-        elif not before:
+        elif not is_looked_at:
             self._arrived(asset, version, part.data)
         # Last: who sees the version may read at once, and must find the block.
         self._note(asset, version)
@@ -203,12 +204,16 @@ class Origin:
         with self._lock:
             before = self._versions.get(asset.key)
             _remember(self._versions, asset.key, version)
+        if asset.is_local:
+            return
         # A later time alone is not worth a write per request.
         refreshes = before is None or not 0 <= version.checked - before.checked < self._ttl / 2
         if self._cache is not None and (refreshes or not before or not before.is_same(version)):
             self._cache.put(_version_key(asset), json.dumps(version).encode())
 
-    def _is_trusted(self, version: Version) -> bool:
+    def _is_trusted(self, asset: AssetRef, version: Version) -> bool:
+        if asset.is_local:
+            return False  # to look again costs no request
         # A clock that was set back makes `checked` lie in the future: not trusted either.
         return math.isinf(self._ttl) or 0 <= self._clock() - version.checked < self._ttl
 

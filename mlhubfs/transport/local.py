@@ -68,10 +68,11 @@ class Folder:
         try:
             found = os.fstat(descriptor)
             data = os.pread(descriptor, stop - start, start)
+            after = os.fstat(descriptor)
         finally:
             os.close(descriptor)
-        if len(data) < min(stop, found.st_size) - start:
-            raise BadAnswer(f"{path_of(url)} became shorter while it was read")
+        if (found.st_size, found.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise BadAnswer(f"{path_of(url)} was written to while it was read")
         validator = f"etag:{found.st_ino:x}-{found.st_mtime_ns:x}"
         return Part(data, found.st_size, validator, found.st_mtime, url)
 

@@ -13,7 +13,7 @@ from io import RawIOBase
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from mlhubfs.errors import BadAnswer, NotFound
+from mlhubfs.errors import BadAnswer, Changed, NotFound
 from mlhubfs.transport.document import Document
 from mlhubfs.transport.gunzip import Gunzip
 from mlhubfs.transport.local import ROOTS, Folder, limited, path_of
@@ -42,6 +42,7 @@ class Tarball:
             self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise NotFound(f"{path} cannot be read: {error.strerror}") from None
+        self._edition = self._stamp()
         try:
             is_gzip = os.pread(self._descriptor, 2, 0) == b"\x1f\x8b"
             self._bytes: _Bytes = (Gunzip if is_gzip else _Plain)(self._descriptor)
@@ -49,7 +50,6 @@ class Tarball:
         except BaseException:
             os.close(self._descriptor)
             raise
-        self._edition = os.fstat(self._descriptor).st_mtime_ns
 
     @property
     def root(self) -> str:
@@ -63,18 +63,29 @@ class Tarball:
     def document(self, url: str) -> Document:
         """Return a whole file."""
         member = self._find(url)
-        return Document(limited(self._bytes.read(member.offset, member.size), url), url)
+        return Document(limited(self._read(member.offset, member.size), url), url)
 
     def range(self, url: str, start: int, stop: int) -> Part:
         """Return the bytes [start, stop) of a file."""
         offset, size, modified = self._find(url)
-        data = self._bytes.read(offset + start, max(0, min(stop, size) - start))
-        validator = f"etag:{self._edition:x}-{offset:x}"
+        data = self._read(offset + start, max(0, min(stop, size) - start))
+        validator = f"etag:{self._edition[0]:x}-{offset:x}"
         return Part(data, size, validator, modified, url)
 
     def close(self) -> None:
         """Close the file; nothing may be read any more."""
         os.close(self._descriptor)
+
+    def _read(self, offset: int, size: int) -> bytes:
+        """Return bytes of the archive, unless they may be others than when its table was made."""
+        data = self._bytes.read(offset, size)
+        if self._stamp() != self._edition:
+            raise Changed(f"{self._path} was written to: mount it again")
+        return data
+
+    def _stamp(self) -> tuple[int, int]:
+        found = os.fstat(self._descriptor)
+        return found.st_mtime_ns, found.st_size
 
     def _find(self, url: str) -> _Member:
         path = path_of(url)

@@ -12,6 +12,7 @@ from urllib.parse import quote, urljoin
 from mlhubfs.catalog.models import Asset, Collection
 from mlhubfs.content.asset import AssetRef, Location
 from mlhubfs.errors import BadAnswer, Denied, NotFound, Unavailable
+from mlhubfs.transport.local import is_local
 from mlhubfs.tree import documents
 from mlhubfs.tree.archive import ARCHIVE, archive_file
 from mlhubfs.tree.choices import Items
@@ -248,7 +249,7 @@ class CommonDirectory(Directory):
             return Location(urljoin(base, href), collection.fetched)
 
         identity = (catalog.root, self._id, "", asset.key)
-        return AssetRef(identity, locate, is_html=is_html(asset))
+        return AssetRef(identity, locate, is_html=is_html(asset), is_local=is_local(asset.href))
 
 
 def common_files(collection: Collection, schemes: frozenset[str]) -> dict[str, Asset]:

@@ -14,8 +14,10 @@ from urllib.parse import quote, urljoin, urlsplit
 from mlhubfs.catalog.models import Asset, Item
 from mlhubfs.content.asset import AssetRef, Location
 from mlhubfs.content.blocks import EXTENT
-from mlhubfs.content.content import Content, Plan
+from mlhubfs.content.content import Content
+from mlhubfs.content.plan import Plan
 from mlhubfs.errors import NotFound
+from mlhubfs.transport.local import is_local
 from mlhubfs.tree import documents
 from mlhubfs.tree.names import asset_names
 from mlhubfs.tree.nodes import (
@@ -152,7 +154,7 @@ class ItemDirectory(Directory):
             return Location(urljoin(base, found.href), item.fetched)
 
         identity = (catalog.root, self._collection_id, self._item_id, asset.key)
-        return AssetRef(identity, locate, is_html=is_html(asset))
+        return AssetRef(identity, locate, is_html=is_html(asset), is_local=is_local(asset.href))
 
     def _render(self) -> bytes:
         item = self._item()

@@ -17,7 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
-from mlhubfs.content.content import Plan
+from mlhubfs.content.plan import Plan
 from mlhubfs.errors import CacheFull, MlhubfsError, Unavailable
 from mlhubfs.tree.item import AssetFile
 from mlhubfs.tree.nodes import Directory, Node, Symlink
