@@ -182,6 +182,21 @@ def test_a_body_follows_a_redirect(host, status):
     assert json.loads(found.body)["features"][0]["id"] == "asked"
 
 
+def test_see_other_is_asked_for_without_the_body(host):
+    """303 means GET, be it at the same URL."""
+    page = answer(features([stac_item("found")]))
+
+    def search(request):
+        return page if request.method == "GET" else Reply(303, {"Location": "/v1/search"})
+
+    host.on("/v1/search", search)
+    with Rooms(host) as rooms:
+        found = rooms.transport.post_document(f"{host.url}/v1/search", b"asked")
+    assert found.body == page.body
+    assert [(one.method, one.body) for one in host.requests] == [("POST", b"asked"), ("GET", b"")]
+    assert "content-type" not in host.requests[1].headers
+
+
 @pytest.mark.parametrize(
     ("href", "expected"),
     [("http://h.org/v1/search", "https://h.org/v1/search"),

@@ -55,6 +55,11 @@ class Question(NamedTuple):
     headers: Mapping[str, str]
     body: bytes | None = None
 
+    def as_get(self) -> "Question":
+        """Return the same question without its body."""
+        kept = {name: one for name, one in self.headers.items() if name != "Content-Type"}
+        return Question(kept)
+
 
 class Transport:
     """The way to all servers: the API's, the storage's.
@@ -130,7 +135,8 @@ class Transport:
     ) -> Document:
         """Return the JSON that `url` answers to `body`, which is a question and changes nothing.
 
-        Asked like `get_document`, and as often; redirects are followed with the body.
+        Asked like `get_document`, and as often; redirects are followed with the body, but for 303,
+        which says that the answer is to be had elsewhere by GET.
         """
         sent = {**(headers or {}), **JSON, "Content-Type": "application/json"}
         return self._ask(url, Question(sent, body), document, deadline)
@@ -304,6 +310,9 @@ class Transport:
                         _drain(response)
                     return take(response)
                 _drain(response)
+                if status == 303 and question.body is not None:
+                    question = question.as_get()
+                    been.clear()  # the answer may be at the URL that was posted to
                 there = followed(here, response.headers.get("Location"))
             here = without_key(there, self._api_key) if self._api_key else there
             if here in been or len(been) > REDIRECT_LIMIT:
