@@ -168,6 +168,23 @@ def test_a_remote_catalog_shows_no_local_file(mounted, folder):
         assert document["assets"]["s"]["href"] == secret.as_uri()
 
 
+def test_a_local_name_may_hold_what_a_url_may_not(tmp_path, folder):
+    """Links to items and assets whose names have `#` and `?`, unescaped or escaped."""
+    items = {"a#1.json": "x?y#z.tif", "b?.json": "%23.tif"}
+    names_on_disk = {"a": "x?y#z.tif", "b": "#.tif"}
+    links = [{"rel": "item", "href": f"./{name}"} for name in items]
+    (folder / "catalog.json").write_text(
+        json.dumps({"type": "Catalog", "id": "c", "description": "c", "links": links})
+    )
+    for name, href in items.items():
+        (folder / name).write_text(json.dumps(stac_item(name[0], {"data": f"./{href}"})))
+        (folder / names_on_disk[name[0]]).write_bytes(name.encode())
+    with open_session(Config(source=folder.as_uri(), cache_dir=tmp_path / "cache")) as session:
+        for name in items:
+            file = session.tree.file(f"/{name[0]}/data.tif")
+            assert file.open().read(0, 100) == name.encode()
+
+
 @pytest.mark.promise(
     "The files of a local catalog are read where they are, and not copied into the cache."
 )

@@ -17,6 +17,7 @@ import msgspec
 from mlhubfs.catalog import models
 from mlhubfs.catalog.parquet import is_parquet, to_item_collection
 from mlhubfs.errors import BadAnswer
+from mlhubfs.transport.local import is_local
 
 _STRUCTURE = frozenset("self root parent collection child item items next prev previous".split())
 _LINEAGE = frozenset({"source", "derived_from"})
@@ -146,8 +147,13 @@ def likely(urls: Sequence[str], identifier: str) -> Iterator[str]:
 
 
 def joined(base: str, href: str) -> str:
-    """Return where `href` leads from the document at `base`; as it is where it is no URL."""
+    """Return where `href` leads from the document at `base`; as it is where it is no URL.
+
+    A disk knows neither queries nor fragments: there, `?` and `#` are of the name, escaped or not.
+    """
     try:
+        if is_local(base) and urlsplit(href).scheme in {"", "file"}:
+            href = href.replace("?", "%3F").replace("#", "%23")
         return urljoin(base, href)
     except ValueError:
         return href
