@@ -9,11 +9,13 @@ anything else is tried. Knows neither FUSE nor the command line.
 import contextlib
 import logging
 import math
+import posixpath
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mlhubfs.catalog.api import Api
 from mlhubfs.catalog.catalog import Catalog
@@ -23,8 +25,10 @@ from mlhubfs.catalog.opening import open_source
 from mlhubfs.catalog.static import StaticCatalog
 from mlhubfs.catalog.stored import Stored
 from mlhubfs.config import MLHUB_ROOT, Config
+from mlhubfs.content.asset import key_of
 from mlhubfs.content.cache import DiskCache
 from mlhubfs.content.content import Content
+from mlhubfs.download.copy import Copies
 from mlhubfs.errors import (
     BadAnswer,
     Denied,
@@ -34,8 +38,8 @@ from mlhubfs.errors import (
     Unavailable,
 )
 from mlhubfs.transport.client import Transport
-from mlhubfs.transport.local import is_local
-from mlhubfs.transport.tarball import open_files
+from mlhubfs.transport.local import Files, Folder, is_local
+from mlhubfs.transport.tarball import Tarball, is_tarball, open_files
 from mlhubfs.transport.workers import Workers
 from mlhubfs.tree.documents import scrubber
 from mlhubfs.tree.guesses import Guesses
@@ -73,23 +77,24 @@ def open_session(
     With `fills_cache`, readers wait for a slow disk: what is read is to be kept. Raises the errors
     of the transport where the source does not answer or refuses the key.
     """
-    network = Workers(interrupted=interrupted)
-    disk = Workers(limit=_DISK_THREADS, interrupted=interrupted)
-    fetchers = Workers(limit=_FETCHERS)
-    files = open_files(config.source) if is_local(config.source) else None
-    root = files.root if files else config.source
-    transport = Transport(
-        root_url=root,
-        api_key=config.api_key,
-        connect_timeout=config.connect_timeout,
-        read_timeout=config.read_timeout,
-        timeout=config.timeout,
-        is_offline=config.offline,
-        files=files,
-    )
-    cache = _open_cache(config, is_patient=fills_cache)
-    index = _open_index(config)
-    try:
+    with contextlib.ExitStack() as ending:
+        files = _open_files(config)
+        if files:
+            ending.callback(files.close)
+        root = files.root if files else config.source
+        index = _open_index(config)
+        if index:
+            ending.callback(index.close)
+        cache = _open_cache(config, is_patient=fills_cache)
+        if cache:
+            ending.callback(cache.close)
+        transport = _make_transport(config, files)
+        ending.callback(transport.close)
+        fetchers = Workers(limit=_FETCHERS)
+        disk = Workers(limit=_DISK_THREADS, interrupted=interrupted)
+        network = Workers(interrupted=interrupted)
+        for workers in (fetchers, disk, network):
+            ending.callback(workers.close)
         with _explained(config):
             source = open_source(
                 transport,
@@ -136,22 +141,36 @@ def open_session(
             network.submit(partial(_sweep, index))
         told = tuple(one for one in notices if one)
         yield Session(Tree(around), around, catalog, network, transport, cache, index, told)
-    finally:
-        network.close()
-        disk.close()
-        fetchers.close()
-        transport.close()
-        if cache:
-            cache.close()
-        if index:
-            index.close()
-        if files:
-            files.close()
 
 
 def blocks_folder(config: Config) -> Path:
     """Return where the blocks are kept."""
     return config.cache_dir / "blocks"
+
+
+def _open_files(config: Config) -> Folder | Tarball | None:
+    """Return the files of a local catalog, or of a tarball, which is fetched from where it is."""
+    if is_local(config.source):
+        return open_files(config.source)
+    if not is_tarball(config.source):
+        return None
+    folder = config.cache_dir / "tarballs" / key_of((config.source,))
+    transport, workers = _make_transport(config), Workers()
+    with contextlib.closing(transport), contextlib.closing(workers):
+        path = Copies(transport, workers, config.source, folder).present()
+    return Tarball(path, name=folder / posixpath.basename(urlsplit(config.source).path))
+
+
+def _make_transport(config: Config, files: Files | None = None) -> Transport:
+    return Transport(
+        root_url=config.source,
+        api_key=config.api_key,
+        connect_timeout=config.connect_timeout,
+        read_timeout=config.read_timeout,
+        timeout=config.timeout,
+        is_offline=config.offline,
+        files=files,
+    )
 
 
 def _open_cache(config: Config, *, is_patient: bool) -> DiskCache | None:

@@ -16,12 +16,12 @@ FLOORS = {
     "content": 2,
     "tree": 3,
     "download": 4,
-    "fuse": 4,
-    "session": 4,
-    "library": 5,
-    "mount": 5,
-    "__init__": 6,  # the package's front hands out the library
-    "cli": 6,
+    "fuse": 5,
+    "session": 5,
+    "library": 6,
+    "mount": 6,
+    "__init__": 7,  # the package's front hands out the library
+    "cli": 7,
 }
 LIBRARIES = {
     "fuse": "fuse",  # what fusepy is imported as; our own room is `mlhubfs.fuse`

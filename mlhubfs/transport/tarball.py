@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from io import RawIOBase
 from pathlib import Path
 from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
 
 from mlhubfs.errors import BadAnswer, Changed, NotFound
 from mlhubfs.transport.document import Document
@@ -33,13 +34,13 @@ class _Member(NamedTuple):
 class Tarball:
     """The files in the tarball at `path`, gzipped or not; their URLs are those of a folder there.
 
-    Raises NotFound and BadAnswer where it is no such thing.
+    Or of a folder at `name`, for a copy. Raises NotFound and BadAnswer where it is no such thing.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = os.path.realpath(path)
+    def __init__(self, path: Path, *, name: Path | None = None) -> None:
+        self._path = os.path.realpath(name or path)
         try:
-            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise NotFound(f"{path} cannot be read: {error.strerror}") from None
         self._edition = self._stamp()
@@ -146,5 +147,9 @@ def open_files(url: str) -> Folder | Tarball:
     path = Path(path_of(url))
     if not path.exists():
         raise NotFound(f"there is nothing at {path}")
-    is_tarball = path.is_file() and path.name.endswith((".tar.gz", ".tgz", ".tar"))
-    return Tarball(path) if is_tarball else Folder(path)
+    return Tarball(path) if path.is_file() and is_tarball(url) else Folder(path)
+
+
+def is_tarball(url: str) -> bool:
+    """Say whether a URL names a tarball."""
+    return urlsplit(url).path.endswith((".tar.gz", ".tgz", ".tar"))
