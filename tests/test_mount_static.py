@@ -204,6 +204,42 @@ def test_a_local_file_is_read_where_it_is(mounted, folder):
             assert list(database.execute("SELECT key FROM Cache")) == []
 
 
+def test_collections_at_any_level_are_found_by_what_they_tell(tmp_path, folder):
+    """From each catalog above them, by keyword and phrase; the names of links are unique."""
+    root, links = pystac.Catalog("root", "Years"), {}
+    for year in ("2019", "2020"):
+        above = pystac.Catalog(year, "A year")
+        root.add_child(above)
+        for sensor in ("radar", "optical"):
+            document = {**stac_collection(sensor), "keywords": [sensor, f"of {year}"]}
+            collection = pystac.Collection.from_dict(document)
+            collection.add_item(pystac.Item.from_dict(stac_item("a", platform=sensor)))
+            above.add_child(collection)
+    root.normalize_and_save(str(folder), pystac.CatalogType.SELF_CONTAINED)
+    with open_session(Config(source=folder.as_uri(), cache_dir=tmp_path / "cache")) as session:
+        for path in (
+            "/@where/tags=radar",
+            "/@where/text=RADAR/tags=of 2020",
+            "/2019/@where/tags=radar",
+            "/2019/radar/@where/platform=radar",
+            "/2019/radar/@where/platform=optical",
+            "/@where",
+        ):
+            entries = list(session.tree.directory(path).children()(0))
+            links[path] = [entry.name for entry in entries]
+            for entry in entries:
+                node = session.tree.directory(f"{path}/{entry.name}")  # it leads somewhere
+                assert node.children()
+    assert links == {
+        "/@where/tags=radar": ["2019%2Fradar", "2020%2Fradar"],
+        "/@where/text=RADAR/tags=of 2020": ["2020%2Fradar"],
+        "/2019/@where/tags=radar": ["radar"],
+        "/2019/radar/@where/platform=radar": ["a"],
+        "/2019/radar/@where/platform=optical": [],
+        "/@where": ["tags=of 2019", "tags=of 2020", "tags=optical", "tags=radar"],
+    }
+
+
 def test_an_archive_of_mlhub_is_a_catalog(mounted, tmp_path):
     """Its collection archives are self-contained, with the bytes: nothing has to be served."""
     archive = tmp_path / "archive_ref_african_crops_kenya_02_labels.tar.gz"

@@ -161,6 +161,13 @@ class Catalog:
             return {}
         return self._children.get(collection_id, lambda: self._load_children(collection_id))
 
+    def below(self, collection_id: str) -> Iterator[Collection]:
+        """Yield the catalogs and collections at all levels below one that may have items."""
+        for child in self.children(collection_id).values():
+            if child.has_items:
+                yield child
+            yield from self.below(child.id)
+
     def child(self, collection_id: str, child_id: str) -> Collection:
         """Return the catalog or collection with that id below one: mostly one request."""
         if self.top is None:
@@ -315,7 +322,9 @@ class Catalog:
 
     def _load_collections(self) -> dict[str, Collection]:
         if self.top is not None:
-            return {one.id: one for one in self._from(self.collection(self.top)) if one.has_items}
+            top = self.collection(self.top)
+            every = {one.id: one for one in self.below(top.id)}
+            return {top.id: top, **every} if top.has_items else every
         try:
             found = self._source.collections()
             self._stored.keep_collections(found)
@@ -340,12 +349,6 @@ class Catalog:
                 raise
             return msgspec.structs.replace(stored, id=collection_id)
         return collection
-
-    def _from(self, collection: Collection) -> Iterator[Collection]:
-        """Yield a catalog or collection, and all that are below it."""
-        yield collection
-        for child in self.children(collection.id).values():
-            yield from self._from(child)
 
     def _load_children(self, collection_id: str) -> dict[str, Collection]:
         try:

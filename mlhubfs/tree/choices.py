@@ -1,5 +1,7 @@
 """What `@where` chooses from: datasets, the collections of a dataset, the items of a collection.
 
+In a static catalog, where a catalog has no items of its own: the collections below.
+
 Owns what each tells of itself to conditions, and which conditions are worth suggesting: values that
 occur, where they are few, else their range. Of items, those at hand are looked at for that.
 """
@@ -11,28 +13,33 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from mlhubfs.catalog.models import Dataset
+from mlhubfs.catalog.models import Collection, Dataset
 from mlhubfs.catalog.where import Condition, Where, condition, scalars
 from mlhubfs.errors import BadCondition, Denied, NotFound
 from mlhubfs.tree.documents import read
-from mlhubfs.tree.names import decode, encode, is_cut
+from mlhubfs.tree.names import LONGEST, decode, encode, is_cut
 from mlhubfs.tree.nodes import Children, Entry, numbered
 from mlhubfs.tree.surroundings import RESERVED_IN_COLLECTION, RESERVED_IN_DATASET, Surroundings
 from mlhubfs.tree.where import Choice, MakeEntry
 
 _FEW = 50  # values of a property that are suggested one by one: BigEarthNet has 43 classes
 
+_NAMES = ("tags", "text", "doi")
 _BOUNDS = {"minimum": ">=", "maximum": "<="}
 
 
 class _Member(NamedTuple):
+    name: str
     path: str
     modified: float
     fields: Mapping[str, Any]
 
 
 class Few(Choice):
-    """A choice from `members`, by the fields `names`; the values of `shown` are suggested."""
+    """A choice from `members`, by the fields `names`; the values of `shown` are suggested.
+
+    `modified` is the time of the directories, where it is not the latest of the members'.
+    """
 
     def __init__(
         self,
@@ -40,14 +47,18 @@ class Few(Choice):
         what: str,
         names: tuple[str, ...],
         shown: tuple[str, ...],
+        modified: Callable[[], float] | None = None,
     ) -> None:
         self._members = members
         self._what = what
         self._names = names
         self._shown = shown
+        self._modified = modified
 
     def modified(self) -> float:
         """Return the latest time of what there is."""
+        if self._modified:
+            return self._modified()
         return max((one.modified for one in self._members()), default=0.0)
 
     def check(self, condition: Condition) -> None:
@@ -67,13 +78,17 @@ class Few(Choice):
     def children(self, where: Where, entry: MakeEntry) -> Children:
         """Return those that fulfil the conditions, in the server's order."""
         return numbered(
-            [entry(one.path, one.modified) for one in self._members() if where.admits(one.fields)]
+            [
+                entry(one.name, one.path, one.modified)
+                for one in self._members()
+                if where.admits(one.fields)
+            ]
         )
 
     def find(self, where: Where, name: str) -> tuple[str, float]:
         """Look through them."""
         for one in self._members():
-            if posixpath.basename(one.path) == name and where.admits(one.fields):
+            if one.name == name and where.admits(one.fields):
                 return one.path, one.modified
         raise NotFound(f"none of these {self._what} is called {name!r}")
 
@@ -85,14 +100,37 @@ def choose_datasets(around: Surroundings) -> Few:
         datasets = around.catalog.datasets().values()
         for dataset in datasets:
             path = around.dataset_path(dataset.id)
-            yield _Member(path, dataset.modified, read(dataset.document, around.scrub))
-        for one in around.catalog.loose_collections().values() if not datasets else ():
-            fields = read(one.document, around.scrub)
-            fields["tags"] = fields.get("keywords")
-            fields["doi"] = fields.get("sci:doi")
-            yield _Member(around.collection_path(one.id), one.modified, fields)
+            fields = read(dataset.document, around.scrub)
+            yield _Member(posixpath.basename(path), path, dataset.modified, fields)
+        if not datasets:
+            yield from _collections(around, "/", around.catalog.loose_collections().values())
 
-    return Few(members, "datasets", names=("tags", "text", "doi"), shown=("tags", "doi"))
+    return Few(members, "datasets", names=_NAMES, shown=("tags", "doi"))
+
+
+def choose_below(around: Surroundings, key: str, modified: Callable[[], float]) -> Few:
+    """Return the choice of a static catalog's directory: the collections below, at any level."""
+
+    def members() -> Iterator[_Member]:
+        return _collections(around, around.collection_path(key), around.catalog.below(key))
+
+    return Few(members, "collections", names=_NAMES, shown=("tags", "doi"), modified=modified)
+
+
+def _collections(
+    around: Surroundings, above: str, collections: Iterable[Collection]
+) -> Iterator[_Member]:
+    """Yield collections below the directory `above`; what lies deeper is called by its path."""
+    for one in collections:
+        fields = read(one.document, around.scrub)
+        fields["tags"] = fields.get("keywords")
+        fields["doi"] = fields.get("sci:doi")
+        path = around.collection_path(one.id)
+        way = posixpath.relpath(path, above)
+        name = way.replace("/", "%2F")
+        yield _Member(
+            name if len(name.encode()) <= LONGEST else encode(way), path, one.modified, fields
+        )
 
 
 def choose_collections(path: str, dataset: Callable[[], Dataset]) -> Few:
@@ -103,8 +141,9 @@ def choose_collections(path: str, dataset: Callable[[], Dataset]) -> Few:
         for ref in dataset().collections or ():
             types[ref.id] += ref.types or ()
         for collection_id, found in types.items():
-            there = posixpath.join(path, encode(collection_id, RESERVED_IN_DATASET))
-            yield _Member(there, dataset().modified, {"types": found})
+            name = encode(collection_id, RESERVED_IN_DATASET)
+            there = posixpath.join(path, name)
+            yield _Member(name, there, dataset().modified, {"types": found})
 
     return Few(members, "collections", names=("types",), shown=("types",))
 
@@ -153,7 +192,8 @@ class Items(Choice):
 
         def iterate(start: int) -> Iterator[Entry]:
             for item_id, modified in matches.iterate(start):
-                yield entry(self._path_of(item_id), modified)
+                path = self._path_of(item_id)
+                yield entry(posixpath.basename(path), path, modified)
 
         return Children(iterate, lambda number: number < len(matches) or matches.complete)
 

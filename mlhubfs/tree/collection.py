@@ -15,7 +15,7 @@ from mlhubfs.errors import BadAnswer, Denied, NotFound, Unavailable
 from mlhubfs.transport.local import is_local
 from mlhubfs.tree import documents
 from mlhubfs.tree.archive import ARCHIVE, archive_file
-from mlhubfs.tree.choices import Items
+from mlhubfs.tree.choices import Items, choose_below
 from mlhubfs.tree.item import AssetFile, ItemDirectory, file_names, is_html
 from mlhubfs.tree.names import decode, encode, is_cut
 from mlhubfs.tree.nodes import (
@@ -29,7 +29,7 @@ from mlhubfs.tree.nodes import (
     numbered,
 )
 from mlhubfs.tree.surroundings import RESERVED_IN_COLLECTION, Above, Surroundings
-from mlhubfs.tree.where import WHERE, WhereDirectory
+from mlhubfs.tree.where import WHERE, Choice, WhereDirectory
 
 COMMON = "_common"
 
@@ -115,8 +115,7 @@ class CollectionDirectory(Directory):
         if name == COMMON and self._collection().assets:
             return CommonDirectory(self._around, self._id)
         if name == WHERE:
-            choice = Items(self._around, self._path, self._id, self._modified)
-            return WhereDirectory(choice, posixpath.join(self._path, WHERE))
+            return WhereDirectory(self._choice(), posixpath.join(self._path, WHERE))
         if name == ARCHIVE:
             return archive_file(self._around, self._id, self._modified)
         identifier = decode(name, self.reserved)
@@ -155,6 +154,11 @@ class CollectionDirectory(Directory):
 
     def _collection(self) -> Collection:
         return self._around.catalog.collection(self._id)
+
+    def _choice(self) -> Choice:
+        if self._around.catalog.top is None or self._collection().has_items:
+            return Items(self._around, self._path, self._id, self._modified)
+        return choose_below(self._around, self._id, self._modified)
 
     def _views(self) -> list[Entry]:
         if not self._around.show_views:

@@ -35,8 +35,8 @@ _log = logging.getLogger("mlhubfs.tree")
 _OPERATOR = re.compile("[=!<>]")
 _ENCODED = re.compile("%(3D|21|3C|3E)")
 
-MakeEntry = Callable[[str, float], Entry]
-"""(path from the mount's root, POSIX time) -> the entry of the link that leads there."""
+MakeEntry = Callable[[str, str, float], Entry]
+"""(name, path from the mount's root, POSIX time) -> the entry of the link that leads there."""
 
 
 class Choice(ABC):
@@ -103,8 +103,7 @@ class WhereDirectory(Directory):
             raise
         return WhereDirectory(self._choice, path, Where((*self._where.conditions, condition)))
 
-    def _entry(self, path: str, modified: float) -> Entry:
-        name = posixpath.basename(path)
+    def _entry(self, name: str, path: str, modified: float) -> Entry:
         encoded = _OPERATOR.sub(lambda match: f"%{ord(match[0]):02X}", name)
         attributes = self._link(path, modified).attributes()
         return Entry(
