@@ -235,6 +235,84 @@ def test_a_server_that_fails_at_the_question_is_walked(host, rooms, status):
         assert found(these, Where.parse(["bbox=0.9,0,2,1"])) == ["1", "2"]
 
 
+SEARCH = "https://api.stacspec.org/v1.0.0/item-search"
+CQL2 = "http://www.opengis.net/spec/cql2/1.0/conf/cql2-text"
+
+
+def searching(host, items, *, classes, ignores=False):
+    """Have `host` search for all of `items` at /search, and return what it was asked for.
+
+    By ids and by collections, where it does not ignore them; other questions are remembered only.
+    """
+    mlhub(host, {"d": {"c": items}})
+    host.on("/v1", answer({"conformsTo": [CORE, SEARCH, *classes]}))
+    queryables = {"properties": {"platform": {"type": "string"}}}
+    host.on("/v1/collections/c/queryables", answer(queryables))
+    queries = []
+
+    def search(request):
+        query = {name: values[0] for name, values in parse_qs(request.query).items()}
+        queries.append(query)
+        others = [{**stac_item("other"), "collection": "e"}]
+        found = [{**one, "collection": "c"} for one in items]
+        if "ids" in query:
+            found = [one for one in found if one["id"] in query["ids"].split(",")]
+        return answer(features(found + others * ignores))
+
+    host.on("/v1/search", search)
+    return queries
+
+
+@pytest.mark.parametrize(
+    ("classes", "asked_for"),
+    [
+        (
+            [f"{SEARCH}#filter", CQL2],
+            {"filter": "(\"platform\" = 'x')", "filter-lang": "cql2-text"},
+        ),
+        ([f"{SEARCH}#query"], {"query": '{"platform":{"eq":"x"}}'}),
+    ],
+)
+def test_what_filters_at_search_only_is_asked_there(host, rooms, classes, asked_for):
+    """With the collection's id, and not below the collection, where it would be ignored."""
+    items = [stac_item("a", platform="x"), stac_item("b", platform="y")]
+    queries = searching(host, items, classes=classes)
+    with rooms(index=False) as these:
+        assert found(these, Where.parse(["platform=x"])) == ["a"]
+    # What it ignores is found out, and the collection is walked.
+    assert queries[0] == {**asked_for, "collections": "c", "limit": "100"}
+
+
+def test_bbox_alone_is_asked_below_the_collection(host, rooms):
+    """Every server takes it there."""
+    queries = searching(host, numbered(3), classes=[f"{SEARCH}#query"])
+    with rooms(index=False) as these:
+        assert found(these, Where.parse(["bbox=0.9,0,2,1"])) == ["1", "2"]
+    assert queries == []
+
+
+def test_a_search_that_brings_other_collections_is_not_believed(host, rooms):
+    """Their items would be shown where they are not."""
+    items = [stac_item("a", platform="x")]
+    searching(host, items, classes=[f"{SEARCH}#query"], ignores=True)
+    with rooms(index=False) as these:
+        assert found(these, Where.parse(["platform=x"])) == ["a"]
+        assert found(these, Where.parse(["platform=y"])) == []
+
+
+@pytest.mark.parametrize(("is_announced", "is_honest"), [(1, 1), (1, 0), (0, 1)])
+def test_an_id_that_no_path_can_hold_is_searched_for(host, rooms, is_announced, is_honest):
+    """Instead of walking the collection, where the server has a search and it works."""
+    items = [*numbered(30), stac_item("..")]
+    queries = searching(host, items, classes=[], ignores=not is_honest)
+    if not is_announced:
+        host.on("/v1", answer({"conformsTo": [CORE]}))
+    with rooms(page_size=10) as these:
+        assert these.catalog.item("c", "..").id == ".."
+    assert queries == [{"ids": "..", "collections": "c", "limit": "10"}] * is_announced
+    assert (asked(host).count(ITEMS) == 0) == bool(is_announced and is_honest)
+
+
 def test_a_complete_listing_needs_no_server_that_filters(host, rooms):
     """The index answers sooner, and all the same."""
     queries = filtering(host, numbered(40))

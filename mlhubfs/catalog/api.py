@@ -26,8 +26,10 @@ from mlhubfs.transport.client import Body, Transport
 _log = logging.getLogger("mlhubfs.catalog")
 T = TypeVar("T")
 _MOST_PAGES = 1000  # of collections: a server that sends more goes on for ever
-_CQL2 = frozenset({"cql2-text", "features-filter"})  # the last words of conformance classes
-_QUERY = "ogcapi-features#query"
+# The last words of conformance classes: what takes CQL2 and STAC's `query`, below a collection and
+# at /search.
+_HERE = ("features-filter", "ogcapi-features#query")
+_THERE = ("item-search#filter", "item-search#query")
 _FILTERS = re.compile(r"/ogcapi-features(-1/[\d.]+/conf/core)?/?$")  # any version's
 
 
@@ -97,9 +99,12 @@ class Api:
         """Return the first page of a collection's items, or the one that `following` links to.
 
         `limit` items are asked for where the link does not count pages, of those that `query`
-        describes; until the monotonic time `deadline`, if that is given.
+        describes; until the monotonic time `deadline`, if that is given. A query that names
+        `collections` is asked of `/search`.
         """
         route = f"/collections/{_segment(collection_id)}/items"
+        if query and "collections" in query:
+            route = "/search"
         fetched = time.monotonic()
         body, sent = self._pages.ask(
             route,
@@ -113,17 +118,24 @@ class Api:
         return models.parse_page(body, fetched, sent)
 
     def filters(self) -> frozenset[str]:
-        """Return `bbox`, `datetime`, `filter` and `query` where the server says it takes them."""
+        """Return `bbox`, `datetime`, `filter` and `query` where the server says it takes them.
+
+        And `ids` where there is a `/search`, `collections` where `filter` and `query` are meant for
+        that.
+        """
         try:
             classes = models.parse_conformance(self._get(""))
         except (NotFound, BadAnswer):
             return frozenset()
-        if not any(_FILTERS.search(one) for one in classes):
-            return frozenset()
         ends = {one.rstrip("/").rpartition("/")[2] for one in classes}
-        languages = {"filter"} if ends >= _CQL2 else set()
-        languages |= {"query"} if _QUERY in ends else set()
-        return frozenset({"bbox", "datetime"} | languages)
+        languages, there = _languages(ends, *_HERE), _languages(ends, *_THERE)
+        if "filter" not in languages and there - languages:
+            languages = there | {"collections"}
+        if "item-search" in ends:
+            languages |= {"ids"}
+        if any(_FILTERS.search(one) for one in classes):
+            languages |= {"bbox", "datetime"}
+        return frozenset(languages)
 
     def queryables(self, collection_id: str) -> dict[str, str]:
         """Return property -> type of those that a collection's items can be filtered by."""
@@ -184,6 +196,12 @@ class Api:
 def writable_in_url(identifier: str) -> bool:
     """Say whether an id can be a segment of a URL's path."""
     return identifier not in {"", ".", ".."}
+
+
+def _languages(ends: set[str], filters: str, queries: str) -> set[str]:
+    """Return the parameters that conformance classes with these last words promise."""
+    takes_cql2 = {"cql2-text", filters} <= ends
+    return ({"filter"} if takes_cql2 else set()) | ({"query"} if queries in ends else set())
 
 
 def _segment(identifier: str) -> str:

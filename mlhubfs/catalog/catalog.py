@@ -271,7 +271,8 @@ class Catalog:
                 listed = self.listed(collection_id, item_id) is not None
                 if _PLAIN_ID.fullmatch(item_id) or not (listed or "/" in item_id):
                     raise
-        for page in self._search.pages(collection_id, {}):
+        found = self._search.by_id(collection_id, item_id)
+        for page in chain((found,) if found else (), self._search.pages(collection_id, {})):
             for item in page.items:
                 if item.id == item_id:
                     return parse_item(item.document, page.fetched)

@@ -14,6 +14,9 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
+from typing import Any
+
+import msgspec
 
 from mlhubfs.catalog.filters import express
 from mlhubfs.catalog.listing import Listing
@@ -29,6 +32,10 @@ _log = logging.getLogger("mlhubfs.catalog")
 _FIRST_SECONDS = 10.0  # some answer 500 to what they cannot filter by, and are not waited for
 _AGAIN_SECONDS = 300.0
 _LANGUAGES = frozenset({"filter", "query"})
+
+
+class _Member(msgspec.Struct):
+    collection: Any = None
 
 
 class Search:
@@ -64,14 +71,20 @@ class Search:
             yield [item for item in batch if where.matches(item.document)]
 
     def pages(self, collection_id: str, query: Mapping[str, str]) -> Iterator[Page]:
-        """Yield a collection's pages, of the items that `query` asks for, until they lead back."""
+        """Yield a collection's pages, of the items that `query` asks for, until they lead back.
+
+        Raises BadAnswer, too, where a search brings items of other collections.
+        """
 
         def ask(cursor: str | None, limit: int, deadline: float | None) -> Page:
             if query and cursor is None:
                 deadline = time.monotonic() + _FIRST_SECONDS
-            return self._source.page(
+            page = self._source.page(
                 collection_id, cursor, limit=limit, deadline=deadline, query=query
             )
+            if "collections" in query and not all(_is_of(collection_id, one) for one in page.items):
+                raise BadAnswer(f"the server's search is not of {collection_id} only")
+            return page
 
         pager = Pager(ask, most=self._page_size)
         seen = set[str | None]()
@@ -86,6 +99,17 @@ class Search:
             following = page.next
             if following is None:
                 return
+
+    def by_id(self, collection_id: str, item_id: str) -> Page | None:
+        """Return the page that a search by id brings, None where that is no help."""
+        is_one = item_id and "," not in item_id + collection_id
+        if not is_one or "ids" not in self._filters():
+            return None
+        try:
+            return next(self.pages(collection_id, {"ids": item_id, "collections": collection_id}))
+        except (BadAnswer, NotFound, Unavailable) as error:
+            _log.info("the server does not search %s by id: %s", collection_id, error)
+            return None
 
     def _asked(self, collection_id: str, where: Where) -> Iterator[Sequence[Listed]] | None:
         """Return the items that the server finds, or None where it is no help."""
@@ -110,6 +134,8 @@ class Search:
         if not where.conditions:
             return {}, where
         filters = self._filters()
+        if "collections" in filters and "," in collection_id:
+            filters -= _LANGUAGES  # it would be taken for several
         query = where.query(filters)
         asked_for = tuple(condition(name, (value,)) for name, value in query.items())
         others = Where(tuple(one for one in where.conditions if one.name not in query))
@@ -117,6 +143,8 @@ class Search:
             more, expressed = express(others, filters, self._queryables(collection_id))
             query |= more
             asked_for += expressed.conditions
+            if more and "collections" in filters:
+                query["collections"] = collection_id
         return query, Where(asked_for)
 
     def _queryables(self, collection_id: str) -> dict[str, str]:
@@ -143,3 +171,11 @@ class Search:
             for page in self.pages(listing.name, {}):
                 yield page.items[position:]
                 position = max(0, position - len(page.items))
+
+
+def _is_of(collection_id: str, item: Listed) -> bool:
+    """Say whether an item calls itself one of that collection."""
+    try:
+        return bool(msgspec.json.decode(item.document, type=_Member).collection == collection_id)
+    except msgspec.MsgspecError:
+        return False
