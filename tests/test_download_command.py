@@ -16,7 +16,7 @@ import time
 import pytest
 from commands import MLHUBFS, User, names, need_root, refused
 from faulty import Asset, FaultyServer, Pattern, Reply
-from rooms import KEY, answer, mlhub, real, stac_item
+from rooms import KEY, answer, mlhub, real, stac_collection, stac_item
 
 from mlhubfs.server.run import LocalServer
 
@@ -346,6 +346,50 @@ class TestAssets:
         assert done.code == 0, done.err
         assert len(names(tmp_path / item)) == 13
         assert names(tmp_path / other) == ["B03.tif"]
+
+    @pytest.mark.parametrize(
+        ("words", "files"),
+        [
+            (["--catalog-only"], {"stac.json"}),
+            (["--collection", "c=B02"], {"stac.json", "B02.tif"}),
+            (["--bbox", "-3,-3,-2,-2"], set()),
+        ],
+    )
+    def test_a_selection_holds_for_an_item_too(self, user, host, tmp_path, words, files):
+        """What was not asked for is not downloaded."""
+        host.on("/store", Asset(content=b"chip"))
+        mlhub(host, {"d": {"c": [stac_item("i", {"B02": "/store", "B03": "/store"})]}})
+        done = user.run("download", "d/c/i", *words, source=root_of(host))
+        assert done.code == 0, done.err
+        assert {path.name for path in (tmp_path / "d/c/i").glob("*")} == files
+
+    def test_what_a_view_shows_comes_to_where_it_stands(self, user, host, tmp_path):
+        """So that the links of its JSON hold."""
+        host.on("/store", Asset(content=b"chip"))
+        items = [stac_item(one, {"B02": "/store"}, kind=one) for one in "ab"]
+        mlhub(host, {"d": {"c": items}})
+        assert user.run("download", "d/c/@where/kind=a", source=root_of(host)).code == 0
+        assert names(tmp_path / "d/c") == ["a"]
+        assert names(tmp_path / "d/c/a") == ["B02.tif", "stac.json"]
+
+    @pytest.mark.parametrize(("path", "above"), [("/", True), ("2020", False)])
+    def test_a_static_catalog_comes_with_all_below_it(self, user, host, tmp_path, path, above):
+        """Each level with its JSON, whatever that is called."""
+        top = stac_collection("top") | {"type": "Catalog", "extent": None}
+        year = top | {"id": "2020", "links": [{"rel": "child", "href": "deep.json"}]}
+        top["links"] = [{"rel": "child", "href": "2020.json"}]
+        deep = stac_collection("deep", links=[{"rel": "item", "href": "i.json"}])
+        host.on("/top.json", answer(top))
+        host.on("/2020.json", answer(year))
+        host.on("/deep.json", answer(deep))
+        host.on("/i.json", answer(stac_item("i", {"B02": "./store"})))
+        host.on("/store", Asset(content=b"chip"))
+        done = user.run("download", "--assets", path, "-o", "out", source=f"{host.url}/top.json")
+        assert done.code == 0, done.err
+        assert (tmp_path / "out/catalog.json").exists() == above
+        assert names(tmp_path / "out/2020") == ["catalog.json", "deep"]
+        assert names(tmp_path / "out/2020/deep") == ["collection.json", "i"]
+        assert names(tmp_path / "out/2020/deep/i") == ["B02.tif", "stac.json"]
 
     @pytest.mark.parametrize(
         ("words", "reason"),

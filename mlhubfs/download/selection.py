@@ -8,7 +8,8 @@ that were not wanted: a later download may bring them.
 *Threading.* One thread takes the files; the tree that they come from may be shared.
 """
 
-from collections.abc import Iterator, Mapping
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -19,13 +20,12 @@ from mlhubfs.catalog.catalog import Catalog
 from mlhubfs.catalog.where import Where
 from mlhubfs.download.downloader import Wanted
 from mlhubfs.errors import MlhubfsError, NotFound
-from mlhubfs.tree.collection import CollectionDirectory
+from mlhubfs.tree.collection import CollectionDirectory, json_name
 from mlhubfs.tree.dataset import DatasetDirectory
-from mlhubfs.tree.item import AssetFile
+from mlhubfs.tree.item import AssetFile, ItemDirectory
 from mlhubfs.tree.names import encode
-from mlhubfs.tree.nodes import Directory, Document
-from mlhubfs.tree.root import Tree
-from mlhubfs.tree.surroundings import RESERVED_IN_COLLECTION
+from mlhubfs.tree.nodes import Directory, Document, Symlink
+from mlhubfs.tree.root import Tree, target_of
 
 SHARED_KEYS = frozenset("documentation readme test_split train_split validation_split".split())
 """Keys of assets that are one file for all items of a collection, by MLHub's convention."""
@@ -83,15 +83,18 @@ class Selector:
         Raises what the catalog raises where it cannot be listed; for one item that is `Missing`.
         """
         node = self._tree.node(path)
-        if isinstance(node, AssetFile):
+        if isinstance(node, Symlink):  # of a view: the files go where they always stand
+            yield from self.files(target_of(path, node))
+        elif isinstance(node, AssetFile):
             yield Wanted(node.asset, self._target(path), node.told_size)
         elif isinstance(node, Document):
             yield self._text(path)
         elif isinstance(node, DatasetDirectory):
             yield from self._dataset(path)
         elif isinstance(node, CollectionDirectory):
-            self._raise_if_unknown(path, {node.collection_id})
-            yield from self._collection(path, node)
+            yield from self._chosen(path, self._below(path, node))
+        elif isinstance(node, ItemDirectory):
+            yield from self._known_item(path, *node.ids)
         else:
             yield from self._whole(path)
 
@@ -104,9 +107,28 @@ class Selector:
                 directories[below] = node
             elif isinstance(node, Document):
                 yield self._text(below)
-        self._raise_if_unknown(path, {one.collection_id for one in directories.values()})
-        for below, node in directories.items():
-            if not self._selection.collections or node.collection_id in self._selection.collections:
+        yield from self._chosen(path, directories.items())
+
+    def _below(
+        self, path: str, node: CollectionDirectory
+    ) -> Iterator[tuple[str, CollectionDirectory]]:
+        """Yield a collection or catalog, and all that are below it, with their paths."""
+        yield path, node
+        for child_id in self._catalog.children(node.collection_id):
+            there = posixpath.join(path, encode(child_id, node.reserved))
+            child = self._tree.node(there)
+            if isinstance(child, CollectionDirectory):
+                yield from self._below(there, child)
+
+    def _chosen(
+        self, path: str, directories: Iterable[tuple[str, CollectionDirectory]]
+    ) -> Iterator[Found]:
+        wanted = self._selection.collections
+        if wanted:
+            directories = list(directories)
+            self._raise_if_unknown(path, {node.collection_id for _, node in directories})
+        for below, node in directories:
+            if not wanted or node.collection_id in wanted:
                 yield from self._collection(below, node)
 
     def _raise_if_unknown(self, path: str, known: set[str]) -> None:
@@ -114,15 +136,23 @@ class Selector:
             raise NotFound(f"{path} has no collection {unknown!r}, but {', '.join(sorted(known))}")
 
     def _collection(self, path: str, node: CollectionDirectory) -> Iterator[Found]:
-        yield self._text(f"{path}/collection.json")
-        if self._catalog.collection(node.collection_id).assets:
-            yield from self._common(f"{path}/{_COMMON}", node.collection_id)
+        collection = self._catalog.collection(node.collection_id)
+        yield self._text(posixpath.join(path, json_name(collection)))
+        if collection.assets:
+            yield from self._common(posixpath.join(path, _COMMON), node.collection_id)
+        if not collection.has_items:
+            return
         for item in self._catalog.search(node.collection_id, self._selection.where):
-            below = f"{path}/{encode(item.id, RESERVED_IN_COLLECTION)}"
+            below = posixpath.join(path, encode(item.id, node.reserved))
             try:
                 yield from self._item(below, node.collection_id)
             except MlhubfsError as error:
                 yield Missing(self._target(below), error)
+
+    def _known_item(self, path: str, collection_id: str, item_id: str) -> Iterator[Found]:
+        self._raise_if_unknown(path, {collection_id})
+        if self._selection.where.matches(self._catalog.item(collection_id, item_id).document):
+            yield from self._item(path, collection_id)
 
     def _common(self, path: str, collection_id: str) -> Iterator[Found]:
         for file in self._assets(path):
@@ -147,14 +177,14 @@ class Selector:
         yield text._replace(content=_moved(text.content, moved)) if moved else text
 
     def _whole(self, path: str) -> Iterator[Found]:
-        """Yield all below an item, or a collection's own directory of files."""
+        """Yield all that a view leads to, or a collection's own directory of files."""
         directory = self._tree.directory(path)
         for entry in directory.children()(0):
             if entry.name.startswith("@"):
                 continue  # a view
             if isinstance(directory.child(entry.name), Directory):
                 raise NotFound(f"{path} is no dataset, collection, item or file: give one of these")
-            yield from self.files(f"{path}/{entry.name}")
+            yield from self.files(posixpath.join(path, entry.name))
 
     def _assets(self, path: str) -> Iterator["_File"]:
         directory = self._tree.directory(path)

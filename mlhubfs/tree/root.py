@@ -142,7 +142,7 @@ class Tree:
         if not isinstance(node, Symlink):
             raise NotFound(f"{path} is no symbolic link")
         with self._lock:
-            target = _target(path, node)
+            target = target_of(path, node)
             # Its directory too: that is what is found missing where a whole collection is.
             self._followed[target] = self._followed[posixpath.dirname(target)] = path
             while len(self._followed) > _FOLLOWED:
@@ -153,7 +153,7 @@ class Tree:
         """Return the node at `path`, or the one that the link there leads to."""
         node = self.node(path)
         while isinstance(node, Symlink):  # ends: a link leads out of a view, to no other one
-            path = _target(path, self.link(path))
+            path = target_of(path, self.link(path))
             node = self.node(path)
         return node
 
@@ -179,6 +179,6 @@ class Tree:
             _log.info("%r leads to nothing: %s", link, error)
 
 
-def _target(path: str, link: Symlink) -> str:
+def target_of(path: str, link: Symlink) -> str:
     """Return the absolute path that the link at `path` leads to."""
     return posixpath.normpath(posixpath.join(posixpath.dirname(path), link.target))
