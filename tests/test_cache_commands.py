@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from commands import User, refused
+from faulty import Asset, FaultyServer
+from rooms import answer, stac_item
 from synthetic import SyntheticServer, item
 
 LONG = 100_000  # bytes: a file of its own in the cache
@@ -30,6 +32,20 @@ def filled(user, server):
     """A user whose cache holds all of the server's five files."""
     assert user.run("prefetch", "/", source=server.root_url).code == 0
     return user
+
+
+@pytest.fixture
+def nested():
+    """The URL of a static catalog of three levels, with one item in the last."""
+    level = {"type": "Catalog", "stac_version": "1.0.0", "description": "a level"}
+    with FaultyServer() as host:
+        for name, below in (("catalog", "2020"), ("2020", "deep"), ("deep", None)):
+            rel, href = ("child", f"{below}.json") if below else ("item", "i.json")
+            links = [{"rel": rel, "href": href}]
+            host.on(f"/{name}.json", answer({**level, "id": name, "links": links}))
+        host.on("/i.json", answer(stac_item("i", {"B02": "./B02.tif"})))
+        host.on("/B02.tif", Asset(content=b"i" * LONG))
+        yield f"{host.url}/catalog.json"
 
 
 def report(user):
@@ -96,6 +112,14 @@ class TestClear:
         assert report(filled)["assets"] == left
         assert len(server.requests) == before
 
+    @pytest.mark.parametrize("path", ["/", "/2020", "/2020/deep"])
+    def test_a_level_of_a_static_catalog_is_cleared_with_all_below(self, user, nested, path):
+        """As a dataset is with its collections."""
+        words = (path, "-s", nested)
+        assert user.run("prefetch", *words).code == 0
+        assert user.run("cache", "clear", *words).out == "0.1 MB removed\n"
+        assert report(user)["assets"] == 0
+
     def test_a_source_without_paths_is_not_understood(self, filled, server):
         """Lest all be cleared where one source was meant."""
         done = filled.run("cache", "clear", "--yes", "-s", server.root_url)
@@ -125,6 +149,11 @@ class TestPin:
         assert user.run("cache", "pin", "--unpin", "/d/c", source=server.root_url).code == 0
         assert report(user)["pinned"] == {"assets": 0, "bytes": 0, "paths": []}
         assert report(user)["assets"] == 4
+
+    def test_what_is_below_a_catalog_is_kept(self, user, nested):
+        """At whatever depth of a static catalog."""
+        assert user.run("cache", "pin", "/2020", "-s", nested).code == 0
+        assert report(user)["pinned"]["assets"] == 1
 
     def test_a_path_inside_a_mount_is_one_of_its_source(self, server, mounted, tmp_path, binding):
         """It is kept in the cache of the mount, wherever that is, and after it."""

@@ -149,8 +149,10 @@ class CollectionDirectory(Directory):
             return None
 
     def identities(self) -> list[tuple[str, ...]]:
-        """Return that of the collection."""
-        return [(self._around.catalog.root, self._id)]
+        """Return that of the collection, and those of what is below it."""
+        catalog = self._around.catalog
+        ids = (self._id, *(one.id for one in catalog.below(self._id)))
+        return [(catalog.root, one) for one in ids]
 
     def _collection(self) -> Collection:
         return self._around.catalog.collection(self._id)

@@ -33,6 +33,10 @@ class TopDirectory(CollectionDirectory):
 
         return Children(iterate, lambda number: number == 0 or others.is_known(number - 1), count)
 
+    def identities(self) -> list[tuple[str, ...]]:
+        """Return that of the source."""
+        return [(self._around.catalog.root,)]
+
     def child(self, name: str) -> Node:
         """Return README.txt, or what the document links to."""
         if name != _README:
