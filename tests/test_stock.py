@@ -208,6 +208,17 @@ def test_what_comes_after_the_pin_is_pinned(opened, folder):
     assert there(cache, 1, 2, collection="kept") == [1, 2]
 
 
+def test_what_comes_of_a_pinned_archive_is_pinned(opened, folder):
+    """Its identity has one part more than an asset's."""
+    cache = opened()
+    archive = key_of((SOURCE, "kept", "", "", "archive.tar.gz"))
+    with Stock(folder) as stock:
+        stock.pin(Pin(SOURCE, "/d/kept/@archive.tar.gz", (archive,)))
+        cache.write(f"{archive}.{0:016x}", 0, Pattern(LONG)[:], LONG)
+        assert cache.flush(30)
+        assert stock.pinned().assets == 1
+
+
 @pytest.mark.promise(
     "What is pinned is neither evicted nor cleared, and what is fetched of it later is kept too."
 )

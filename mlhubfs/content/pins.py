@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _PART = 16  # digits of a key for each part of an identity
-_PARTS = 4
+_PARTS = 5  # of an archive; an asset has four
 
 
 class Pin(NamedTuple):
