@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import posixpath
 import subprocess
 import sys
 from datetime import UTC, date, datetime
@@ -493,6 +494,12 @@ class TestNames:
         found = sample.at(f"{self.ITEM}/labels.geojson")
         assert isinstance(found, mlhubfs.Asset)
         assert json.loads(found.open().read())["type"] == "FeatureCollection"
+
+    def test_a_file_of_a_view_is_the_asset_where_it_stands(self, sample):
+        """A view's path is not its own."""
+        folder, item = posixpath.split(self.ITEM)
+        found = sample.at(f"{folder}/@where/datetime>=2000-01-01/{item}/labels.geojson")
+        assert found == sample.at(f"{self.ITEM}/labels.geojson")
 
     @pytest.mark.parametrize("path", ["/", "", "/README.txt", "/nope", f"{ITEM}/nope.tif"])
     def test_other_paths_are_refused(self, sample, path):

@@ -21,7 +21,7 @@ from mlhubfs.library.dataset import Dataset, to_dataset
 from mlhubfs.library.item import Item, load_item
 from mlhubfs.tree.collection import CollectionDirectory, CommonDirectory
 from mlhubfs.tree.dataset import DatasetDirectory
-from mlhubfs.tree.item import ItemDirectory
+from mlhubfs.tree.item import AssetFile, ItemDirectory
 from mlhubfs.tree.nodes import File, Node
 
 _DOI = re.compile(r"(https?://(dx\.)?doi\.org/|doi:)?(?=10\.\d+/)")
@@ -156,14 +156,14 @@ class Catalog:
         tree = self._access.session.tree
         path = posixpath.normpath("/" + path.lstrip("/"))  # it would leave two slashes
         node = tree.followed(path)
-        if isinstance(node, File):
-            node = tree.directory(posixpath.dirname(path))
-        found = self._of(node)
-        if isinstance(found, Item | Collection):
-            by_path = {asset.path: asset for asset in found.assets.values()}
-            return by_path.get(path, found)
+        above = tree.directory(posixpath.dirname(path)) if isinstance(node, File) else node
+        found = self._of(above)
         if found is None:
             raise NotFound(f"{path} is no dataset, collection, item or asset")
+        if isinstance(found, Item | Collection) and isinstance(node, AssetFile):
+            # By name: the path may be a view's, and an asset's is where it stands.
+            names = {posixpath.basename(one.path): one for one in found.assets.values() if one.path}
+            return names.get(posixpath.basename(path), found)
         return found
 
     def _of(self, node: Node) -> Dataset | Collection | Item | None:
