@@ -223,6 +223,12 @@ class TestItems:
         self.many(host, 150, name="items/{1}")
         assert static("/collection.json").item(TOP, "i123").id == "i123"
 
+    def test_a_dead_link_tells_nothing_of_the_others(self, host, static):
+        """Nor keeps it them from being found."""
+        self.many(host, 5, name="items/{1}")
+        host.on("/items/0", Reply(404))
+        assert static("/collection.json").item(TOP, "i003").id == "i003"
+
     def test_a_link_that_has_the_id_of_another_is_not_believed(self, host, static):
         """The id is what the document says."""
         shelve(host, {
@@ -242,6 +248,26 @@ class TestItems:
         assert [item.id for item in page.items] == ["i000", "i002"]
         assert page.matched == 3
         assert "i001/i001.json" in caplog.text
+
+    def test_the_last_one_may_be_missing_alone_on_its_page(self, host, static):
+        """As it may be among others: the listing ends, and is known to be short."""
+        self.many(host, 101)
+        host.on("/i100/i100.json", Reply(404))
+        source = static("/collection.json")
+        page = source.page(TOP, source.page(TOP).next)
+        assert (page.items, page.next, page.matched) == ((), None, 101)
+
+    def test_links_that_are_no_urls_are_passed_over(self, host, static):
+        """They keep nothing else from being found."""
+        shelve(host, {
+            "/c.json": collection("c", item=["http://[x", "i.json"], child=["http://[x", "d.json"]),
+            "/i.json": stac_item("i", links=[{"rel": "source", "href": "http://[x"}]),
+            "/d.json": catalog("d"),
+        })  # fmt: skip
+        source = static("/c.json")
+        assert source.item(TOP, "i").id == "i"
+        assert [item.id for item in source.page(TOP).items] == ["i"]
+        assert source.collection("d").id == "d"
 
     @pytest.mark.parametrize("reply", [Reply(404), answer(b"<html>"), answer([1]), answer("x")])
     def test_a_page_of_which_nothing_is_there_is_an_error(self, host, static, reply):
@@ -360,8 +386,8 @@ class TestLinks:
 
     @pytest.mark.parametrize(
         "odd",
-        [{"links": None}, {"links": [5, None, {"rel": 5}, {"href": 5}]}, {"assets": None},
-         {"assets": {"a": None, "b": {"href": None}, "c": {"href": 5}, "d": {}}}],
+        [{"links": None}, {"links": 5}, {"links": [5, None, {"rel": 5}, {"href": 5}]},
+         {"assets": None}, {"assets": {"a": None, "b": {"href": None}, "c": {"href": 5}, "d": {}}}],
     )  # fmt: skip
     def test_odd_documents_are_settled_as_far_as_they_make_sense(self, odd):
         """What is left over is the reader's to judge."""

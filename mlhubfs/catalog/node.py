@@ -107,7 +107,8 @@ def settle(body: bytes, url: str, *, kind: str | None = None) -> bytes:
         for asset in assets.values():
             if isinstance(asset, dict) and isinstance(asset.get("href"), str) and asset["href"]:
                 asset["href"] = joined(url, asset["href"])
-        for link in document.get("links") or ():
+        links = document.get("links")
+        for link in links if isinstance(links, list) else ():
             _settle_link(link, url)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, AttributeError) as error:
         raise BadAnswer(f"there is no STAC document: {error}") from None
@@ -140,8 +141,7 @@ def likely(urls: Sequence[str], identifier: str) -> Iterator[str]:
     Those are `<id>/<id>.json`, which STAC recommends, `<id>.json`, and `<id>/catalog.json`.
     """
     for url in urls:
-        path = unquote(urlsplit(url).path)
-        above, last = posixpath.split(path)
+        above, last = posixpath.split(_path(url))
         if identifier in {posixpath.splitext(last)[0], last, posixpath.basename(above)}:
             yield url
 
@@ -207,8 +207,18 @@ def _settle_link(link: Any, url: str) -> None:
         link["href"] = joined(url, link["href"])
 
 
+def _path(url: str) -> str:
+    try:
+        return unquote(urlsplit(url).path)
+    except ValueError:  # a link may be anything
+        return ""
+
+
 def _relative(base: str, href: str) -> str:
-    here, there = urlsplit(base), urlsplit(joined(base, href))
+    try:
+        here, there = urlsplit(base), urlsplit(joined(base, href))
+    except ValueError:
+        return href
     if here[:2] != there[:2]:
         return href
     return posixpath.relpath(there.path, posixpath.dirname(here.path))

@@ -141,7 +141,12 @@ class StaticCatalog:
         fetched = time.monotonic()
         items = tuple(node.held.values())[start:stop]
         if node.items:
-            items = tuple(self._some(self._listed, node.items[start:stop]))
+            try:
+                items = tuple(self._some(self._listed, node.items[start:stop]))
+            except (NotFound, BadAnswer):
+                if not start or stop < node.count:
+                    raise
+                items = ()  # the last few, perhaps one: they are missing as any others would be
         return models.Page(
             items,
             f"{stop} {edition}" if stop < node.count else None,
@@ -247,10 +252,12 @@ class StaticCatalog:
             raise BadAnswer(f"{describe(url)}: {error}") from None
 
     def _is_named_by_links(self, node: Node) -> bool:
-        if node.is_named_by_links is None:
-            first = next(self._some(self._item, node.items[:1]))
-            node.is_named_by_links = any(likely(node.items[:1], first.id))
-        return node.is_named_by_links
+        for url in node.items[:_PAGE]:
+            if node.is_named_by_links is not None:
+                break
+            with contextlib.suppress(NotFound, BadAnswer):  # a dead link tells nothing of others
+                node.is_named_by_links = any(likely((url,), self._item(url).id))
+        return bool(node.is_named_by_links)
 
     def _some(self, load: Callable[[str], T], urls: Sequence[str]) -> Iterator[T]:
         """Yield what is at the URLs, in their order, fetched side by side.
