@@ -193,7 +193,8 @@ class StaticCatalog:
     def _child(self, parent: Node, identifier: str) -> Node:
         """Return the child with that id: one request, where its link is made of its id."""
         key = key_below(parent.key, identifier)
-        known = [url for url, child in parent.keys.items() if child == key]
+        # Of a copy: who lists the children learns their keys meanwhile.
+        known = [url for url, child in list(parent.keys.items()) if child == key]
         for url in known or likely(parent.children, identifier):
             try:
                 node = self._load(url, parent)
