@@ -313,6 +313,14 @@ def test_an_id_that_no_path_can_hold_is_searched_for(host, rooms, is_announced, 
     assert (asked(host).count(ITEMS) == 0) == bool(is_announced and is_honest)
 
 
+@pytest.mark.parametrize("status", [403, 500])
+def test_a_server_that_does_not_tell_what_it_filters_by_is_walked(host, rooms, status):
+    """All that fulfil the conditions are found nevertheless."""
+    filtering(host, numbered(5), classes=(CORE, CQL2, "https://x/conf/features-filter"))
+    host.on("/v1/collections/c/queryables", Reply(status))
+    assert found(rooms(), EVEN) == ["0", "2", "4"]
+
+
 def test_a_complete_listing_needs_no_server_that_filters(host, rooms):
     """The index answers sooner, and all the same."""
     queries = filtering(host, numbered(40))

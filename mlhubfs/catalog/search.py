@@ -26,7 +26,7 @@ from mlhubfs.catalog.source import Source
 from mlhubfs.catalog.stored import Stored
 from mlhubfs.catalog.walker import MOST_EMPTY_PAGES
 from mlhubfs.catalog.where import Where, condition
-from mlhubfs.errors import BadAnswer, IndexUnusable, NotFound, Unavailable
+from mlhubfs.errors import BadAnswer, Denied, IndexUnusable, NotFound, Unavailable
 
 _log = logging.getLogger("mlhubfs.catalog")
 _FIRST_SECONDS = 10.0  # some answer 500 to what they cannot filter by, and are not waited for
@@ -115,7 +115,11 @@ class Search:
         """Return the items that the server finds, or None where it is no help."""
         if time.monotonic() < self._unhelpful.get(collection_id, 0.0):
             return None
-        query, asked_for = self._tell(collection_id, where)
+        try:
+            query, asked_for = self._tell(collection_id, where)
+        except (Denied, Unavailable) as error:
+            self._give_up(collection_id, str(error))
+            return None
         if not query:
             return None
         pages = self.pages(collection_id, query)
