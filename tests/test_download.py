@@ -540,6 +540,20 @@ class TestMany:
         }
         assert all((desk.folder / name).read_bytes() == DATA[:1000] for name in "0123")
 
+    def test_a_file_that_is_on_its_way_is_not_fetched_again(self, desk):
+        """It was named twice: no error, and no second request."""
+        hold = threading.Event()
+        desk.server.on("/file", Asset(content=b"x", hold=hold))
+
+        def files():
+            for _ in range(3):
+                yield Wanted(desk.asset_at("/file"), desk.folder / "a")
+            hold.set()
+
+        downloader = Downloader(desk.transport, desk.workers, connections=2)
+        assert [error for _, error in downloader.fetch_all(files())] == [None]
+        assert len(desk.server.to("/file")) == 1
+
     def test_files_are_taken_as_there_is_room_for_them(self, desk):
         """A catalog of 590,326 items is not held in memory."""
         desk.server.on("/file", Asset(content=b"x"))

@@ -106,10 +106,13 @@ class Downloader:
     ) -> Iterator[tuple[Wanted, MlhubfsError | None]]:
         """Fetch many files side by side; yield each when it is there, or with its error.
 
-        `files` is asked for the next one when there is room for it.
+        `files` is asked for the next one when there is room for it. A target that is on its way
+        already is passed over.
         """
         flying: deque[tuple[Wanted, Future[bool]]] = deque()
         for one in files:
+            if any(one.target == other.target for other, _ in flying):
+                continue  # who names a dataset and an item of it means the item once
             if len(flying) >= 2 * self._connections:
                 yield self._landed(*flying.popleft())
             flying.append((one, self._workers.submit(partial(self._fetch, one, if_exists))))
