@@ -88,6 +88,21 @@ class TestArchives:
         ]
         assert done == (0, "".join(f"{line}\n" for line in lines), "")
 
+    @pytest.mark.parametrize("before", ["", "doi:", "https://doi.org/"])
+    def test_a_doi_is_written_as_for_show(self, user, sample, before):
+        """Bare or not, in any case."""
+        doi = f"{before}10.5072/MLHUBFS.sample-bigearthnet"
+        done = user.run("download", "--dry-run", doi, source=sample.root_url)
+        assert done.code == 0, done.err
+        assert "bigearthnet_v1_labels.tar.gz" in done.out
+
+    def test_a_static_catalog_has_no_archives(self, user, host):
+        """Its root neither."""
+        host.on("/top.json", answer(stac_collection("top")))
+        done = user.run("download", "/", source=f"{host.url}/top.json")
+        assert (done.code, done.out) == (1, "")
+        assert "has no archives" in done.err
+
     def test_a_dataset_is_its_collections_archives(self, user, sample, tmp_path):
         """Byte for byte as the server has them; the second time nothing is fetched."""
         doi = "10.5072/mlhubfs.sample-bigearthnet"

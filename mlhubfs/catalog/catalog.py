@@ -15,6 +15,7 @@ import msgspec
 
 from mlhubfs.catalog.api import writable_in_url
 from mlhubfs.catalog.bulk import CatalogFile
+from mlhubfs.catalog.doi import bare
 from mlhubfs.catalog.index import Index
 from mlhubfs.catalog.listing import Listing
 from mlhubfs.catalog.listings import Listings
@@ -129,8 +130,21 @@ class Catalog:
         return self._lists.get("datasets", self._load_datasets)
 
     def dataset(self, id_or_doi: str) -> Dataset:
-        """Return the dataset that the server has under that id or DOI: one request."""
-        return self._source.dataset(id_or_doi)
+        """Return the dataset with that id, or that DOI: what holds a slash is a DOI.
+
+        Of several with one DOI it is the first; letters count whatever their case.
+        """
+        known = self.datasets()
+        if "/" not in id_or_doi:
+            if id_or_doi not in known:
+                raise NotFound(f"no dataset {id_or_doi!r} at {self.root}")
+            return known[id_or_doi]
+        doi = bare(id_or_doi)
+        for one in known.values():
+            if one.doi and bare(one.doi).casefold() == doi.casefold():
+                return one
+        # The first servers left the DOIs out of the list, and found them nevertheless.
+        return self._source.dataset(doi)
 
     def collections(self) -> dict[str, Collection]:
         """Return id -> collection of all, in the server's order."""

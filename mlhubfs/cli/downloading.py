@@ -119,8 +119,8 @@ def download(
 
 def _find(session: Session, word: str) -> tuple[str, tuple[str, ...]]:
     """Return the path that a word means, and the collections whose archives are meant by it."""
-    path = find_path(session.catalog, word)
     try:
+        path = find_path(session.around, word)
         node = session.tree.node(path)
     except NotFound:
         raise NotFound(f"there is no dataset, collection or path {word!r}") from None
@@ -218,7 +218,7 @@ class _Run:
             if self._if_exists is IfExists.SKIP and _said(target):
                 continue
             try:
-                yield wanted_archive(self._session.catalog, self._session.tree, one, self._folder)
+                yield wanted_archive(self._session.around, self._session.tree, one, self._folder)
             except NotFound as error:
                 self._failed.append((target, error))
 

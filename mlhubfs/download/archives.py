@@ -3,10 +3,11 @@
 *Threading.* Any.
 """
 
+import posixpath
 from pathlib import Path
 
 from mlhubfs.catalog.catalog import Catalog
-from mlhubfs.catalog.models import Dataset
+from mlhubfs.catalog.doi import is_doi
 from mlhubfs.download.downloader import Wanted
 from mlhubfs.errors import NotFound
 from mlhubfs.tree.archive import ARCHIVE
@@ -16,19 +17,22 @@ from mlhubfs.tree.item import AssetFile
 from mlhubfs.tree.names import encode
 from mlhubfs.tree.nodes import Node
 from mlhubfs.tree.root import Tree
-from mlhubfs.tree.surroundings import RESERVED_IN_DATASET, RESERVED_IN_ROOT
+from mlhubfs.tree.surroundings import Surroundings
 
 
-def find_path(catalog: Catalog, word: str) -> str:
-    """Return where in the tree that is which `word` means.
+def find_path(around: Surroundings, word: str) -> str:
+    """Return where in the tree that is which `word` means; raises NotFound for an unknown DOI.
 
     A dataset's id or DOI, a collection's id, or a path already.
     """
-    for dataset in catalog.datasets().values():
-        is_doi = "/" in word and word.casefold() == (dataset.doi or "").casefold()
-        if is_doi or word == dataset.id:
-            return _dataset_path(dataset)
-    return _collection_path(catalog, word) or "/" + word.strip("/")
+    datasets = around.catalog.datasets()
+    if word in datasets:
+        return around.dataset_path(word)
+    if is_doi(word):
+        return around.dataset_path(around.catalog.dataset(word).id)
+    if any(word in one.collection_ids for one in datasets.values()):
+        return around.collection_path(word)
+    return "/" + word.strip("/")
 
 
 def archived_collections(catalog: Catalog, node: Node) -> tuple[str, ...]:
@@ -38,10 +42,9 @@ def archived_collections(catalog: Catalog, node: Node) -> tuple[str, ...]:
     return (node.collection_id,) if isinstance(node, CollectionDirectory) else ()
 
 
-def wanted_archive(catalog: Catalog, tree: Tree, collection_id: str, folder: Path) -> Wanted:
+def wanted_archive(around: Surroundings, tree: Tree, collection_id: str, folder: Path) -> Wanted:
     """Return a collection's archive as a file of `folder`; raises NotFound where there is none."""
-    path = _collection_path(catalog, collection_id)
-    archive = tree.file(f"{path}/{ARCHIVE}") if path else None
+    archive = tree.file(posixpath.join(around.collection_path(collection_id), ARCHIVE))
     if not isinstance(archive, AssetFile):
         raise NotFound(f"{collection_id} has no archive")
     return Wanted(archive.asset, archive_path(folder, collection_id), archive.told_size)
@@ -50,15 +53,3 @@ def wanted_archive(catalog: Catalog, tree: Tree, collection_id: str, folder: Pat
 def archive_path(folder: Path, collection_id: str) -> Path:
     """Return the file for a collection's archive in `folder`, named as MLHub's client named it."""
     return folder / encode(collection_id, extension=".tar.gz")
-
-
-def _dataset_path(dataset: Dataset) -> str:
-    return f"/{encode(dataset.id, RESERVED_IN_ROOT)}"
-
-
-def _collection_path(catalog: Catalog, collection_id: str) -> str | None:
-    """Return the path of a collection, None where no dataset names it: then it has no archive."""
-    for dataset in catalog.datasets().values():
-        if collection_id in dataset.collection_ids:
-            return f"{_dataset_path(dataset)}/{encode(collection_id, RESERVED_IN_DATASET)}"
-    return None

@@ -6,12 +6,12 @@
 import difflib
 import os
 import posixpath
-import re
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
 from mlhubfs import config
+from mlhubfs.catalog.doi import is_doi
 from mlhubfs.errors import NotFound
 from mlhubfs.library.access import Access
 from mlhubfs.library.asset import Asset
@@ -23,8 +23,6 @@ from mlhubfs.tree.collection import CollectionDirectory, CommonDirectory
 from mlhubfs.tree.dataset import DatasetDirectory
 from mlhubfs.tree.item import AssetFile, ItemDirectory
 from mlhubfs.tree.nodes import File, Node
-
-_DOI = re.compile(r"(https?://(dx\.)?doi\.org/|doi:)?(?=10\.\d+/)")
 
 
 class Catalog:
@@ -96,19 +94,12 @@ class Catalog:
         Of several with one DOI it is the first. Raises NotFound, which names what is near.
         """
         catalog = self._access.session.catalog
-        known = catalog.datasets()
-        if "/" not in id_or_doi:
-            if id_or_doi not in known:
-                raise NotFound(self._no("dataset", id_or_doi, known))
-            return to_dataset(self._access, known[id_or_doi])
-        doi = _bare(id_or_doi)
-        for one in known.values():
-            if one.doi and _bare(one.doi).lower() == doi.lower():
-                return to_dataset(self._access, one)
-        # The first servers left the DOIs out of the list, and found them nevertheless.
         try:
-            return to_dataset(self._access, catalog.dataset(doi))
+            return to_dataset(self._access, catalog.dataset(id_or_doi))
         except NotFound:
+            known = catalog.datasets()
+            if "/" not in id_or_doi:
+                raise NotFound(self._no("dataset", id_or_doi, known)) from None
             dois = [one.doi for one in known.values() if one.doi]
             raise NotFound(self._no("dataset with the DOI", id_or_doi, dois)) from None
 
@@ -134,7 +125,7 @@ class Catalog:
 
         A path with one part begins with a slash. Raises NotFound.
         """
-        if _DOI.match(name):
+        if is_doi(name):
             return self.dataset(name)
         if "/" in name:
             return self.at(name)
@@ -179,11 +170,6 @@ class Catalog:
     def _no(self, kind: str, wanted: str, known: Iterable[str]) -> str:
         near = ", ".join(difflib.get_close_matches(wanted, list(known), n=3))
         return f"no {kind} {wanted!r} at {self.source}" + (f"; near: {near}" if near else "")
-
-
-def _bare(doi: str) -> str:
-    """Return a DOI without what people write before it."""
-    return _DOI.sub("", doi, count=1)
 
 
 def _texts(one: Collection) -> str:
