@@ -181,6 +181,17 @@ class TestTarball:
         with pytest.raises((BadAnswer, NotFound)):
             Tarball(tmp_path / "x.tar.gz").root  # noqa: B018
 
+    def test_one_without_a_catalog_is_told_and_closed(self, tmp_path):
+        """Python goes on, and would keep its descriptor."""
+        (tmp_path / "x").write_bytes(b"x")
+        with tarfile.open(tmp_path / "x.tar", "w") as archive:
+            archive.add(tmp_path / "x", "x")
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        for _ in range(5):
+            with pytest.raises(NotFound):
+                Tarball(tmp_path / "x.tar")
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
     @pytest.mark.parametrize("kept", [0.2, 0.9])
     def test_one_that_breaks_off_is_refused(self, tmp_path, folder, kept):
         """Instead of being shown as far as it goes."""

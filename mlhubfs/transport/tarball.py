@@ -48,6 +48,7 @@ class Tarball:
             is_gzip = os.pread(self._descriptor, 2, 0) == b"\x1f\x8b"
             self._bytes: _Bytes = (Gunzip if is_gzip else _Plain)(self._descriptor)
             self._members = dict(_members(self._bytes, path))
+            self._root = self._find_root()
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -55,6 +56,9 @@ class Tarball:
     @property
     def root(self) -> str:
         """The URL of the catalog.json or collection.json that no folder lies above of."""
+        return self._root
+
+    def _find_root(self) -> str:
         names = [name for name in self._members if posixpath.basename(name) in ROOTS]
         if not names:
             raise NotFound(f"{self._path} holds neither a catalog.json nor a collection.json")
