@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import posixpath
 import threading
 from urllib.parse import parse_qs
@@ -413,6 +414,20 @@ def test_an_archive_is_a_file_of_its_exact_size(host, rooms):
     opened = file.open()
     assert bytes(opened.read(5_000_000, 1000)) == data[5_000_000:5_001_000]
     assert bytes(opened.read(0, len(data))) == data
+
+
+def test_an_archive_that_was_read_is_there_offline(host, tmp_path):
+    """What is told of it is kept in the index, as its bytes are in the cache."""
+    host.on("/v1/archive/c/info", answer({"collection": "c", "dataset": "d", "size": 5}))
+    host.on("/v1/archive/c", Asset(content=b"bytes"))
+    folders = {"index": tmp_path / "s.sqlite", "cache": tmp_path / "blocks"}
+    with Rooms(host, **folders) as rooms:
+        assert rooms.read("/d/c/@archive.tar.gz") == b"bytes"
+        rooms.flush()
+    asked(host)
+    with Rooms(host, **folders, offline=True, content_ttl=math.inf) as rooms:
+        assert rooms.read("/d/c/@archive.tar.gz") == b"bytes"
+    assert asked(host) == []
 
 
 def test_a_collection_without_an_archive_has_no_such_file(rooms, caplog):

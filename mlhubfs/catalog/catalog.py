@@ -166,7 +166,7 @@ class Catalog:
         if not self.datasets():
             raise NotFound(f"{self.root} has no archives: it is not MLHub's API")
         return self._lists.get(
-            f"archive {collection_id}", lambda: self._source.archive(collection_id)
+            f"archive {collection_id}", lambda: self._load_archive(collection_id)
         )
 
     def children(self, collection_id: str) -> dict[str, Collection]:
@@ -334,6 +334,17 @@ class Catalog:
         self._has_datasets = datasets is not None
         self._last_datasets = {one.id: one for one in datasets or ()}
         return self._last_datasets
+
+    def _load_archive(self, collection_id: str) -> Archive:
+        try:
+            archive = self._source.archive(collection_id)
+        except Offline:
+            stored = self._stored.archive(collection_id)
+            if stored is None:
+                raise
+            return stored
+        self._stored.keep_archive(msgspec.structs.replace(archive, collection=collection_id))
+        return archive
 
     def _load_collections(self) -> dict[str, Collection]:
         if self.top is not None:

@@ -1,7 +1,8 @@
 """The index as the look-ups use it: it may fail, and then it does not know.
 
 Owns the going on without where the disk fails, and the log line for it, once per kind of trouble;
-and the questions under which single answers are kept: datasets, collections, items of no walk.
+and the questions under which single answers are kept: datasets, collections, what is told of
+archives, items of no walk.
 
 *Threading.* Any thread.
 """
@@ -98,6 +99,15 @@ class Stored:
         if body:
             return models.parse_collection(body, models.LONG_AGO)
         return next((one for one in self.collections() or () if one.id == collection_id), None)
+
+    def keep_archive(self, archive: models.Archive) -> None:
+        """Keep what is known of a collection's archive."""
+        self._keep(f"archive {archive.collection!r}", msgspec.json.encode(archive))
+
+    def archive(self, collection_id: str) -> models.Archive | None:
+        """Return what was kept of a collection's archive, or None."""
+        body = self._kept(f"archive {collection_id!r}")
+        return msgspec.json.decode(body, type=models.Archive) if body else None
 
     def report(self, error: MlhubfsError) -> None:
         """Say, once per kind of trouble, that the index fails."""
