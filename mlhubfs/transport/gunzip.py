@@ -1,7 +1,7 @@
 """A gzip file read at any offset, without keeping what it expands to.
 
 Owns the places from which it can be read on: at every `span` of expanded bytes the state of the
-decompressor is kept (some 40 kB each), so that a read expands one span at most before it has what
+decompressor is kept (some 50 kB each), so that a read expands one span at most before it has what
 it wants. Sequential reads of small files find their span expanded.
 
 *Threading.* Any thread; one lock, held while a span is expanded.
@@ -17,9 +17,9 @@ from mlhubfs.errors import BadAnswer
 
 _LEAST_SPAN = 1 << 20  # 3 ms to expand
 _MOST_SPAN = 16 << 20
-_SPANS_PER_FILE = 8  # a catalog expands to 30 times its size: so some 250 states, 10 MB
+_SPANS_PER_FILE = 8  # a catalog expands to 30 times its size: so some 250 states, 12 MB
 _KEPT = 4  # spans in memory: readers side by side, each in its own
-_PIECE = 64 << 10
+_PIECE = 16 << 10  # what of it is not expanded yet is kept with the state
 
 
 class _Place(NamedTuple):
