@@ -176,10 +176,9 @@ class Catalog:
         return self._children.get(collection_id, lambda: self._load_children(collection_id))
 
     def below(self, collection_id: str) -> Iterator[Collection]:
-        """Yield the catalogs and collections at all levels below one that may have items."""
+        """Yield the catalogs and collections below one, at any depth."""
         for child in self.children(collection_id).values():
-            if child.has_items:
-                yield child
+            yield child
             yield from self.below(child.id)
 
     def child(self, collection_id: str, child_id: str) -> Collection:
@@ -348,9 +347,8 @@ class Catalog:
 
     def _load_collections(self) -> dict[str, Collection]:
         if self.top is not None:
-            top = self.collection(self.top)
-            every = {one.id: one for one in self.below(top.id)}
-            return {top.id: top, **every} if top.has_items else every
+            found = [self.collection(self.top), *self.below(self.top)]
+            return {one.id: one for one in found if one.has_items}
         try:
             found = self._source.collections()
             self._stored.keep_collections(found)

@@ -112,7 +112,8 @@ def choose_below(around: Surroundings, key: str, modified: Callable[[], float]) 
     """Return the choice of a static catalog's directory: the collections below, at any level."""
 
     def members() -> Iterator[_Member]:
-        return _collections(around, around.collection_path(key), around.catalog.below(key))
+        found = (one for one in around.catalog.below(key) if one.has_items)
+        return _collections(around, around.collection_path(key), found)
 
     return Few(members, "collections", names=_NAMES, shown=("tags", "doi"), modified=modified)
 
