@@ -145,6 +145,12 @@ class Config:
     allow_other: bool = _option(
         False, _parse_flag, "let other users in (needs user_allow_other in /etc/fuse.conf)", "off"
     )
+    allow_private: bool = _option(
+        False,
+        _parse_flag,
+        "let the catalog name private, loopback and metadata addresses that it is not at",
+        "off",
+    )
     debug: bool = _option(False, _parse_flag, "log every request and operation", "off")
 
     def __post_init__(self) -> None:

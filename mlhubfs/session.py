@@ -170,6 +170,7 @@ def _make_transport(config: Config, files: Files | None = None) -> Transport:
         timeout=config.timeout,
         is_offline=config.offline,
         files=files,
+        allow_private=config.allow_private,
     )
 
 

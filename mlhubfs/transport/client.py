@@ -68,7 +68,8 @@ class Transport:
     `timeout` for one call in all, unless it brings its own `deadline`. `ca_bundle` is a file or
     folder of certificates, else REQUESTS_CA_BUNDLE counts, else certifi's. `backoff` is the most
     that the first pause takes. `is_offline`: every call raises Offline, except for what `files`
-    has: those of the local catalog that is the source, which are on no server.
+    has: those of the local catalog that is the source, which are on no server. `allow_private`:
+    whatever the catalog names is asked, private and metadata addresses too (see `reach`).
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Transport:
         backoff: float = retry.BACKOFF,
         is_offline: bool = False,
         files: Files | None = None,
+        allow_private: bool = False,
     ) -> None:
         self.requests = 0
         """Requests sent so far, those of redirects and retries included."""
@@ -100,7 +102,11 @@ class Transport:
         self._closed = threading.Event()
         self._watch = Watch()
         self._session = Session(
-            root_url=root_url, api_key=api_key, ca_bundle=ca_bundle, pool_size=pool_size
+            root_url=root_url,
+            api_key=api_key,
+            ca_bundle=ca_bundle,
+            pool_size=pool_size,
+            allow_private=allow_private,
         )
 
     def __repr__(self) -> str:

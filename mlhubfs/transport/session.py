@@ -20,7 +20,8 @@ from urllib3.util import Timeout
 from mlhubfs.errors import ConfigError
 from mlhubfs.transport.local import is_local
 from mlhubfs.transport.origin import Origin, origin
-from mlhubfs.transport.watch import POOLS
+from mlhubfs.transport.reach import Reach
+from mlhubfs.transport.watch import Admit, pools
 from mlhubfs.version import __version__
 
 USER_AGENT = f"mlhubfs/{__version__} (+python-requests)"
@@ -40,16 +41,23 @@ class Session:
     """The connections to all hosts.
 
     `api_key` goes to the origin of `root_url` and nowhere else, and over plain http only within
-    this machine. `pool_size` connections are kept for each host.
+    this machine. `pool_size` connections are kept for each host. `allow_private`: see `Reach`.
     """
 
     def __init__(
-        self, *, root_url: str, api_key: str | None, ca_bundle: str | None, pool_size: int
+        self,
+        *,
+        root_url: str,
+        api_key: str | None,
+        ca_bundle: str | None,
+        pool_size: int,
+        allow_private: bool,
     ) -> None:
         # urllib3 logs whole URLs, tokens included, at DEBUG, and at WARNING for a broken header.
         logging.getLogger("urllib3").setLevel(logging.CRITICAL)
         # A local catalog has no origin, and nobody who would ask for a key.
         self._root = None if is_local(root_url) else origin(root_url)
+        self._reach = Reach(self._root, allows_private=allow_private)
         self._authorization: dict[str, str] = {}
         if self._root is None:
             pass
@@ -67,13 +75,14 @@ class Session:
         self._requests.headers["User-Agent"] = USER_AGENT
         self._requests.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         for scheme in ("https://", "http://"):
-            self._requests.mount(scheme, _Adapter(pool_size, pool_size))
+            self._requests.mount(scheme, _Adapter(self._reach.check_peer, pool_size))
 
     def send(
         self, url: str, headers: Mapping[str, str], body: bytes | None, timeout: Timeout
     ) -> requests.Response:
         """Send a GET, or a POST of `body`; return the answer, headers read and body not."""
         target = origin(url)
+        self._reach.check_name(target)
         sent = {**headers, **self._permission(target)}
         if target.host.endswith(".blob.core.windows.net"):
             sent |= AZURE
@@ -122,13 +131,17 @@ class _Requests(requests.Session):
 
 
 class _Adapter(HTTPAdapter):
-    """An adapter whose connections can be cut (see `watch`)."""
+    """An adapter whose connections can be cut, and lead where they may (see `watch`)."""
+
+    def __init__(self, admit: Admit, pool_size: int) -> None:
+        self._pools = pools(admit)
+        super().__init__(pool_size, pool_size)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = POOLS
+        self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(proxy, **kwargs)
-        manager.pool_classes_by_scheme = POOLS
+        manager.pool_classes_by_scheme = self._pools
         return manager

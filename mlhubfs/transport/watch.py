@@ -20,8 +20,9 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -119,16 +120,40 @@ class Watch:
                 self._changed.wait(None if math.isinf(self._wakes) else self._wakes - now)
 
 
-class _Connection(HTTPConnection):
-    def getresponse(self) -> Any:
-        _attach(self.sock)
-        return super().getresponse()
+Admit = Callable[[str, int | None, str], None]
+"""Given host, port and the address that was connected to; raises where it may not be spoken to."""
 
 
-class _SecureConnection(HTTPSConnection):
+class _Cut:
+    """What both kinds of connection do more than urllib3's."""
+
+    def __init__(self, *args: Any, admit: Admit, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._admit = admit
+
+    def _new_conn(self) -> socket.socket:
+        sock: socket.socket = super()._new_conn()  # type: ignore[misc]
+        connection: Any = self
+        if not connection.proxy:
+            try:
+                self._admit(connection.host, connection.port, sock.getpeername()[0])
+            except BaseException:
+                sock.close()
+                raise
+        return sock
+
     def getresponse(self) -> Any:
-        _attach(self.sock)
-        return super().getresponse()
+        connection: Any = self
+        _attach(connection.sock)
+        return super().getresponse()  # type: ignore[misc]
+
+
+class _Connection(_Cut, HTTPConnection):
+    pass
+
+
+class _SecureConnection(_Cut, HTTPSConnection):
+    pass
 
 
 def _attach(sock: Any) -> None:
@@ -137,13 +162,16 @@ def _attach(sock: Any) -> None:
         line.attach(sock)
 
 
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
+def pools(admit: Admit) -> dict[str, type[HTTPConnectionPool]]:
+    """Return pools of connections that can be cut, and are made only where `admit` lets them.
 
+    For `PoolManager.pool_classes_by_scheme`, urllib3's own way to say what connections are.
+    """
 
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
+    class Pool(HTTPConnectionPool):
+        ConnectionCls = partial(_Connection, admit=admit)  # type: ignore[assignment]
 
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = partial(_SecureConnection, admit=admit)  # type: ignore[assignment]
 
-POOLS = {"http": _Pool, "https": _SecurePool}
-"""For `PoolManager.pool_classes_by_scheme`, urllib3's own way to say what connections are."""
+    return {"http": Pool, "https": SecurePool}
