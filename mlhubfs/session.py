@@ -43,8 +43,9 @@ from mlhubfs.transport.tarball import Tarball, is_tarball, open_files
 from mlhubfs.transport.workers import Workers
 from mlhubfs.tree.documents import scrubber
 from mlhubfs.tree.guesses import Guesses
+from mlhubfs.tree.hrefs import Hrefs
 from mlhubfs.tree.root import Tree
-from mlhubfs.tree.surroundings import ASSET_SCHEMES, Surroundings
+from mlhubfs.tree.surroundings import Surroundings
 
 _log = logging.getLogger("mlhubfs")
 _FETCHERS = 16  # documents of a static catalog at once; more do not make Python any faster
@@ -133,7 +134,7 @@ def open_session(
             scrubber(config.source),
             show_views=config.show_views,
             guesses=Guesses() if config.guess else None,
-            schemes=ASSET_SCHEMES | ({"file"} if files else set()),
+            hrefs=Hrefs(allows_files=files is not None),
         )
         if index is None:
             notices.append(f"{config.cache_dir} has no room for listings: they are not kept")

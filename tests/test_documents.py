@@ -18,6 +18,7 @@ from mlhubfs.catalog.models import (
 from mlhubfs.errors import BadAnswer
 from mlhubfs.tree import documents
 from mlhubfs.tree.documents import scrubber
+from mlhubfs.tree.hrefs import Hrefs
 from mlhubfs.tree.item import file_names
 
 ROOT = "https://api.example.org/v1"
@@ -29,7 +30,7 @@ ABOVE = ("catalog.json", "collection.json")  # in a dataset
 
 def written_item(value, path="/d/c/a", find=lambda collection, item: f"/d/{collection}/{item}"):
     item = parse_item(json.dumps(value).encode(), 0.0)
-    files = file_names(item.assets, RESERVED)
+    files = file_names(item.assets, RESERVED, Hrefs())
     text = documents.item_json(
         item, path=path, above=ABOVE[3 - path.count("/") :], files=files, find_item=find,
         scrub=SCRUB,
@@ -39,7 +40,7 @@ def written_item(value, path="/d/c/a", find=lambda collection, item: f"/d/{colle
 
 def written_collection(value, names=(), *, above=ABOVE, children=()):
     collection = parse_collection(json.dumps(value).encode(), 0.0)
-    files = file_names(collection.assets, frozenset())
+    files = file_names(collection.assets, frozenset(), Hrefs())
     text = documents.collection_json(
         collection, above=above, files=files, child_names=children, item_names=names, scrub=SCRUB
     )

@@ -31,8 +31,9 @@ from mlhubfs.errors import (
     Unavailable,
 )
 from mlhubfs.transport import document, ranges, retry
+from mlhubfs.transport.buckets import over_http
 from mlhubfs.transport.client import Transport, describe, without_key
-from mlhubfs.transport.origin import followed, origin, over_http
+from mlhubfs.transport.origin import followed, origin
 
 KEY = "KEY-6f1c9a"
 SIGNED = "?sig=SECRET-8d2e"

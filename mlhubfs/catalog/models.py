@@ -82,6 +82,8 @@ class Asset(msgspec.Struct, frozen=True):
     media_type: str | None = None
     size: int | None = None
     """Bytes, where the catalog says so (`file:size`)."""
+    alternates: tuple[str, ...] = ()
+    """Other hrefs of the same bytes (`alternate`, of the extension Alternate Assets)."""
 
     @property
     def is_cut(self) -> bool:
@@ -156,6 +158,7 @@ class _RawAsset(msgspec.Struct):
     href: Any = None
     type: Any = None
     size: Any = msgspec.field(default=None, name="file:size")
+    alternate: Any = None
 
 
 class _RawProperties(msgspec.Struct):
@@ -351,10 +354,17 @@ def _assets(raw: dict[str, _RawAsset | None] | None) -> tuple[Asset, ...]:
             one.href,
             one.type if isinstance(one.type, str) else None,
             one.size if type(one.size) is int and 0 <= one.size < _SIZES else None,
+            _alternates(one.alternate),
         )
         for key, one in (raw or {}).items()
         if one and _is_url(one.href)
     )
+
+
+def _alternates(raw: Any) -> tuple[str, ...]:
+    others = raw.values() if isinstance(raw, dict) else ()
+    hrefs = (other.get("href") for other in others if isinstance(other, dict))
+    return tuple(href for href in hrefs if isinstance(href, str) and _is_url(href))
 
 
 def _is_url(href: object) -> bool:

@@ -106,7 +106,7 @@ def settle(body: bytes, url: str, *, kind: str | None = None) -> bytes:
         assets = document.get("assets") or {}
         for asset in assets.values():
             if isinstance(asset, dict) and isinstance(asset.get("href"), str) and asset["href"]:
-                asset["href"] = joined(url, asset["href"])
+                _settle_asset(asset, url)
         links = document.get("links")
         for link in links if isinstance(links, list) else ():
             _settle_link(link, url)
@@ -196,6 +196,14 @@ def _targets(links: list[Any], rel: str, base: str) -> list[str]:
     ]
     urls = (urldefrag(joined(base, href))[0] for href in hrefs if isinstance(href, str) and href)
     return list(dict.fromkeys(urls))
+
+
+def _settle_asset(asset: dict[str, Any], url: str) -> None:
+    asset["href"] = joined(url, asset["href"])
+    others = asset.get("alternate")
+    for other in others.values() if isinstance(others, dict) else ():
+        if isinstance(other, dict) and isinstance(other.get("href"), str):
+            other["href"] = joined(url, other["href"])
 
 
 def _settle_link(link: Any, url: str) -> None:

@@ -13,6 +13,8 @@ class Location(NamedTuple):
     href: str
     fetched: float
     """When the link was made, on the monotonic clock."""
+    others: tuple[str, ...] = ()
+    """Where else it is, to be asked in that order where `href` fails."""
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def to_collection(access: Access, model: models.Collection) -> Collection:
         extensions=texts(fields, "stac_extensions"),
         keywords=texts(fields, "keywords"),
         assets=to_assets(
-            fields, posixpath.join(path, COMMON), common_files(model, around.schemes), access
+            fields, posixpath.join(path, COMMON), common_files(model, around.hrefs), access
         ),
         path=path,
         _access=access,

@@ -79,7 +79,7 @@ def to_item(access: Access, collection_id: str, model: models.Item) -> Item:
         datetime=dt.datetime.fromtimestamp(model.modified, dt.UTC) if model.modified else None,
         bbox=tuple(bbox) if isinstance(bbox, list) else None,
         properties=MappingProxyType(fields.get("properties") or {}),
-        assets=to_assets(fields, path, item_files(model, around.schemes), access),
+        assets=to_assets(fields, path, item_files(model, around.hrefs), access),
         links=tuple(
             Link(rel, href, text(one, "title"))
             for one in objects(fields, "links")

@@ -27,10 +27,11 @@ from urllib3.util import Timeout
 from mlhubfs.errors import BadAnswer, Denied, Interrupted, MlhubfsError, NotFound, Offline, TimedOut
 from mlhubfs.transport import retry
 from mlhubfs.transport.body import Body
+from mlhubfs.transport.buckets import over_http
 from mlhubfs.transport.document import Document, document
 from mlhubfs.transport.failure import CAUGHT, network_failure, status_failure
 from mlhubfs.transport.local import Files, is_local
-from mlhubfs.transport.origin import describe, followed, origin, over_http, without_key
+from mlhubfs.transport.origin import describe, followed, origin, without_key
 from mlhubfs.transport.ranges import Part, part, unless
 from mlhubfs.transport.retry import Failed
 from mlhubfs.transport.session import Session

@@ -9,9 +9,10 @@ redirect may lead. Pure functions; asks the network nothing.
 import ipaddress
 import re
 from typing import NamedTuple
-from urllib.parse import quote, unquote_plus, urljoin, urlsplit
+from urllib.parse import unquote_plus, urljoin, urlsplit
 
 from mlhubfs.errors import BadAnswer
+from mlhubfs.transport.buckets import over_http
 from mlhubfs.transport.retry import Failed
 
 _PORTS = {"http": 80, "https": 443}
@@ -87,22 +88,6 @@ def followed(url: str, location: str | None) -> str:
     if url.startswith("https:") and whose.scheme == "http" and not whose.loopback():
         raise _refused(url, f"redirects from https to plain http at {whose.host}")
     return target
-
-
-def over_http(url: str) -> str:
-    """Return the https URL of an `s3://bucket/key`, and any other URL as it is.
-
-    A bucket with dots in its name is no host that Amazon's certificate is for: it goes in the path.
-    """
-    if not url.lower().startswith("s3://"):
-        return url
-    bucket, _, key = url[5:].partition("/")
-    if not re.fullmatch(r"[A-Za-z0-9._-]+", bucket):
-        raise ValueError("expected s3://bucket/key")
-    key = quote(key, safe="/%~")
-    if "." in bucket:
-        return f"https://s3.amazonaws.com/{bucket}/{key}"
-    return f"https://{bucket}.s3.amazonaws.com/{key}"
 
 
 def _refused(url: str, why: str) -> Failed:

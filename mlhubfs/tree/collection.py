@@ -7,7 +7,7 @@ is the directory of a catalog, and either may have catalogs and collections belo
 import contextlib
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
-from urllib.parse import quote, urljoin
+from urllib.parse import quote
 
 from mlhubfs.catalog.models import Asset, Collection
 from mlhubfs.content.asset import AssetRef, Location
@@ -16,7 +16,8 @@ from mlhubfs.transport.local import is_local
 from mlhubfs.tree import documents
 from mlhubfs.tree.archive import ARCHIVE, archive_file
 from mlhubfs.tree.choices import Items, choose_below
-from mlhubfs.tree.item import AssetFile, ItemDirectory, file_names, is_html
+from mlhubfs.tree.hrefs import Hrefs
+from mlhubfs.tree.item import AssetFile, ItemDirectory, file_names, is_html, located
 from mlhubfs.tree.names import decode, encode, is_cut
 from mlhubfs.tree.nodes import (
     Attributes,
@@ -182,7 +183,7 @@ class CollectionDirectory(Directory):
         return documents.collection_json(
             collection,
             above=self._above,
-            files=common_files(collection, self._around.schemes),
+            files=common_files(collection, self._around.hrefs),
             child_names=[
                 f"{encode(key, self.reserved)}/{json_name(one)}" for key, one in children.items()
             ],
@@ -221,13 +222,13 @@ class CommonDirectory(Directory):
 
     def children(self) -> Children:
         """Return the collection's assets."""
-        names = common_files(self._collection(), self._around.schemes)
+        names = common_files(self._collection(), self._around.hrefs)
         return numbered([Entry(name, is_directory=False) for name in names])
 
     def child(self, name: str) -> Node:
         """Return an asset's file."""
         collection = self._collection()
-        asset = common_files(collection, self._around.schemes).get(name)
+        asset = common_files(collection, self._around.hrefs).get(name)
         if asset is None:
             raise NotFound(f"{self._id} has no file {name!r} of its own")
         return AssetFile(
@@ -248,19 +249,19 @@ class CommonDirectory(Directory):
             collection = (
                 catalog.renewed_collection(self._id, after) if after else self._collection()
             )
-            href = next((one.href for one in collection.assets if one.key == asset.key), None)
-            if href is None:
+            found = next((one for one in collection.assets if one.key == asset.key), None)
+            if found is None:
                 raise NotFound(f"{self._id} no longer has the asset {asset.key!r}")
             base = f"{catalog.root}/collections/{quote(self._id, safe='', errors='replace')}"
-            return Location(urljoin(base, href), collection.fetched)
+            return located(found, base, collection.fetched, self._around.hrefs)
 
         identity = (catalog.root, self._id, "", asset.key)
         return AssetRef(identity, locate, is_html=is_html(asset), is_local=is_local(asset.href))
 
 
-def common_files(collection: Collection, schemes: frozenset[str]) -> dict[str, Asset]:
+def common_files(collection: Collection, hrefs: Hrefs) -> dict[str, Asset]:
     """Return file name -> asset for the collection's own assets that can be read here."""
-    return file_names(collection.assets, frozenset(), schemes)
+    return file_names(collection.assets, frozenset(), hrefs)
 
 
 def json_name(collection: Collection) -> str:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from functools import partial
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urljoin
 
 from mlhubfs.catalog.models import Asset, Item
 from mlhubfs.content.asset import AssetRef, Location
@@ -19,6 +19,7 @@ from mlhubfs.content.plan import Plan
 from mlhubfs.errors import NotFound
 from mlhubfs.transport.local import is_local
 from mlhubfs.tree import documents
+from mlhubfs.tree.hrefs import Hrefs
 from mlhubfs.tree.names import asset_names
 from mlhubfs.tree.nodes import (
     Attributes,
@@ -33,7 +34,7 @@ from mlhubfs.tree.nodes import (
     numbered,
 )
 from mlhubfs.tree.source import SOURCE, SourceDirectory, find_sources
-from mlhubfs.tree.surroundings import ASSET_SCHEMES, Above, Surroundings
+from mlhubfs.tree.surroundings import Above, Surroundings
 
 _STAC = "stac.json"
 _RESERVED = frozenset({_STAC})
@@ -95,7 +96,7 @@ class ItemDirectory(Directory):
 
     def _names(self, item: Item) -> dict[str, Asset]:
         if item is not self._of:
-            self._files, self._of = item_files(item, self._around.schemes), item
+            self._files, self._of = item_files(item, self._around.hrefs), item
         return self._files
 
     def _asset_file(self, item: Item, name: str) -> "AssetFile":
@@ -151,7 +152,7 @@ class ItemDirectory(Directory):
                 for one in (self._collection_id, self._item_id)
             )
             base = f"{catalog.root}/collections/{above}/items/{here}"
-            return Location(urljoin(base, found.href), item.fetched)
+            return located(found, base, item.fetched, self._around.hrefs)
 
         identity = (catalog.root, self._collection_id, self._item_id, asset.key)
         return AssetRef(identity, locate, is_html=is_html(asset), is_local=is_local(asset.href))
@@ -277,18 +278,22 @@ class _Siblings:
                 self._content.probe_ahead(asset)
 
 
-def item_files(item: Item, schemes: frozenset[str]) -> dict[str, Asset]:
+def item_files(item: Item, hrefs: Hrefs) -> dict[str, Asset]:
     """Return file name -> asset for the assets of an item that can be read here."""
-    return file_names(item.assets, _RESERVED, schemes)
+    return file_names(item.assets, _RESERVED, hrefs)
 
 
 def file_names(
-    assets: tuple[Asset, ...], reserved: frozenset[str], schemes: frozenset[str] = ASSET_SCHEMES
+    assets: tuple[Asset, ...], reserved: frozenset[str], hrefs: Hrefs
 ) -> dict[str, Asset]:
-    """Return file name -> asset for the assets whose hrefs have one of the schemes."""
-    return asset_names(
-        (asset for asset in assets if urlsplit(asset.href).scheme.lower() in schemes), reserved
-    )
+    """Return file name -> asset for the assets that can be opened here."""
+    return asset_names(hrefs.files(assets), reserved)
+
+
+def located(asset: Asset, base: str, fetched: float, hrefs: Hrefs) -> Location:
+    """Return where an asset of a document at `base` is, by each href that can be opened."""
+    here, *others = (urljoin(base, href) for href in hrefs.of(asset) or [asset.href])
+    return Location(here, fetched, tuple(others))
 
 
 def _find(item: Item, key: str) -> Asset | None:

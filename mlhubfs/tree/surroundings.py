@@ -1,7 +1,7 @@
 """What every node is given: the catalog, the content, and the way from an id to a path."""
 
 import posixpath
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mlhubfs.catalog.catalog import Catalog
 from mlhubfs.catalog.node import key_above
@@ -9,9 +9,9 @@ from mlhubfs.content.content import Content
 from mlhubfs.errors import NotFound
 from mlhubfs.tree.documents import Scrub
 from mlhubfs.tree.guesses import Guesses
+from mlhubfs.tree.hrefs import Hrefs
 from mlhubfs.tree.names import encode
 
-ASSET_SCHEMES = frozenset({"", "http", "https", "s3"})  # "" is relative to the item
 RESERVED_IN_ROOT = frozenset({"README.txt"})
 RESERVED_IN_DATASET = frozenset({"catalog.json", "dataset.json"})
 RESERVED_IN_COLLECTION = frozenset({"catalog.json", "collection.json", "_common"})
@@ -31,8 +31,8 @@ class Surroundings:
     """Whether views are listed; they are found by name anyway."""
     guesses: Guesses | None = None
     """Where None, no file is fetched before it is opened."""
-    schemes: frozenset[str] = ASSET_SCHEMES
-    """Of the hrefs that can be read; `file` only where the catalog itself is local."""
+    hrefs: Hrefs = field(default_factory=Hrefs)
+    """Which assets can be opened."""
 
     def dataset_path(self, dataset_id: str) -> str:
         """Return the path of a dataset's directory, absolute from the mount's root."""

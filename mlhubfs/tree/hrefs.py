@@ -1,0 +1,71 @@
+"""Which of an asset's hrefs can be opened here, and so which assets are files.
+
+Owns the choice between an asset's own href and its alternates. What is no file stays in stac.json.
+
+*Threading.* Any thread. Two may tell of the same scheme at once.
+"""
+
+import logging
+import posixpath
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from mlhubfs.catalog.models import Asset
+from mlhubfs.transport.buckets import BUCKET_SCHEMES, over_http
+
+_log = logging.getLogger("mlhubfs.tree")
+_WEB = frozenset({"", "http", "https"})  # "" is relative to the document
+
+
+class Hrefs:
+    """What can be opened; files of this machine only where `allows_files`."""
+
+    def __init__(self, *, allows_files: bool = False) -> None:
+        self._schemes = _WEB | BUCKET_SCHEMES | ({"file"} if allows_files else set())
+        self._told: set[str] = set()
+
+    def of(self, asset: Asset) -> list[str]:
+        """Return the hrefs of an asset to be tried, in that order; its own goes first."""
+        return [href for href in (asset.href, *asset.alternates) if self._can_open(href)]
+
+    def files(self, assets: Iterable[Asset]) -> list[Asset]:
+        """Return the assets that are files here; says once a scheme that there are others."""
+        found = []
+        for asset in assets:
+            if is_directory(asset):
+                continue
+            if self.of(asset):
+                found.append(asset)
+            else:
+                self._tell(asset.href)
+        return found
+
+    def _can_open(self, href: str) -> bool:
+        if urlsplit(href).scheme.lower() not in self._schemes:
+            return False
+        try:
+            over_http(href)
+        except ValueError:
+            return False
+        return True
+
+    def _tell(self, href: str) -> None:
+        scheme = urlsplit(href).scheme.lower()
+        if scheme not in self._told:
+            self._told.add(scheme)
+            _log.info(
+                "assets at %.20s: URLs such as this one cannot be opened: they are in stac.json, "
+                "and are no files",
+                scheme,
+            )
+
+
+def is_directory(asset: Asset) -> bool:
+    """Say whether an asset is a directory of many objects, as Zarr is, and no file."""
+    parts = urlsplit(asset.href)
+    name = posixpath.basename(parts.path.rstrip("/")).lower()
+    if "zarr" in (asset.media_type or "") and not name.endswith((".zip", ".json")):
+        return True
+    # A web server's URL may end in a slash and still be a file.
+    is_prefix = parts.path.endswith("/") and parts.scheme.lower() in BUCKET_SCHEMES
+    return is_prefix or name.endswith((".zarr", ".n5"))
