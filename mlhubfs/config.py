@@ -63,6 +63,13 @@ def _parse_binding(text: str) -> str:
     return text
 
 
+def _parse_sign(text: str) -> str:
+    known = {"auto", "none", "planetary-computer", "s3", "s3-requester-pays"}
+    if text not in known and not re.fullmatch(r"[\w.]+:\w+", text):
+        raise ValueError(f"expected package.module:function, or one of {', '.join(sorted(known))}")
+    return text
+
+
 def _parse_path(text: str) -> Path:
     if not text:
         raise ValueError("expected a path")
@@ -144,6 +151,13 @@ class Config:
     )
     allow_other: bool = _option(
         False, _parse_flag, "let other users in (needs user_allow_other in /etc/fuse.conf)", "off"
+    )
+    sign: str = _option(
+        "auto",
+        _parse_sign,
+        "how assets' URLs are signed: planetary-computer, s3, s3-requester-pays, none, "
+        "or package.module:function",
+        "auto",
     )
     allow_private: bool = _option(
         False,

@@ -39,6 +39,7 @@ from mlhubfs.errors import (
 )
 from mlhubfs.transport.client import Transport
 from mlhubfs.transport.local import Files, Folder, is_local
+from mlhubfs.transport.signers import signer_of
 from mlhubfs.transport.tarball import Tarball, is_tarball, open_files
 from mlhubfs.transport.workers import Workers
 from mlhubfs.tree.documents import scrubber
@@ -172,6 +173,7 @@ def _make_transport(config: Config, files: Files | None = None) -> Transport:
         is_offline=config.offline,
         files=files,
         allow_private=config.allow_private,
+        signer=signer_of(config.sign, config.source),
     )
 
 

@@ -29,6 +29,7 @@ LIBRARIES = {
     "cachetools": "catalog",
     "rustac": "catalog",
     "diskcache": "content",
+    "botocore": "transport",
     "requests": "transport",
     "urllib3": "transport",
     "starlette": "server",

@@ -35,6 +35,7 @@ from mlhubfs.transport.origin import describe, followed, origin, without_key
 from mlhubfs.transport.ranges import Part, part, unless
 from mlhubfs.transport.retry import Failed
 from mlhubfs.transport.session import Session
+from mlhubfs.transport.signing import Signer, Unsigned
 from mlhubfs.transport.stream import FileStream, Stream
 from mlhubfs.transport.watch import Lifeline, Watch
 
@@ -43,6 +44,7 @@ __all__ = ["Body", "Document", "Part", "Stream", "Transport", "describe", "witho
 log = logging.getLogger("mlhubfs.transport")
 T = TypeVar("T")
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+UNSIGNED = frozenset({301, 400, 401, 403})  # what S3 and Azure answer to a signature that is off
 BODILESS = frozenset({304, 416})  # their headers say it all
 REDIRECT_LIMIT = 10  # MLHub's chains had three: http to https, the token, the storage
 POUR_SECONDS = 24 * 3600.0  # for a body on a slow line; a silence ends it long before
@@ -70,7 +72,8 @@ class Transport:
     folder of certificates, else REQUESTS_CA_BUNDLE counts, else certifi's. `backoff` is the most
     that the first pause takes. `is_offline`: every call raises Offline, except for what `files`
     has: those of the local catalog that is the source, which are on no server. `allow_private`:
-    whatever the catalog names is asked, private and metadata addresses too (see `reach`).
+    whatever the catalog names is asked, private and metadata addresses too (see `reach`). `signer`
+    makes the URLs that storage answers.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Transport:
         is_offline: bool = False,
         files: Files | None = None,
         allow_private: bool = False,
+        signer: Signer | None = None,
     ) -> None:
         self.requests = 0
         """Requests sent so far, those of redirects and retries included."""
@@ -94,6 +98,7 @@ class Transport:
         """Calls that failed so far; that something does not exist is an answer."""
         self._is_offline = is_offline
         self._files = files
+        self._signer = signer or Unsigned()
         self._root = describe(root_url)
         self._api_key = api_key
         self._connect_timeout = connect_timeout
@@ -307,9 +312,16 @@ class Transport:
         except ValueError:
             raise Failed(BadAnswer, f"{describe(url)} is not a usable URL") from None
         been = {here}
+        is_renewed = False
         while True:
-            with self._exchange(here, question, line) as response:
+            signed = self._signed(here, question, line)
+            with self._exchange(here, question, line, signed) as response:
                 status = response.status_code
+                if signed != here and status in UNSIGNED and not is_renewed:
+                    _drain(response)
+                    is_renewed = True
+                    if self._signer.renew(signed, response.headers):
+                        continue
                 if status not in REDIRECTS:
                     if status >= 400 and status != 416:
                         raise self._refusal(response)
@@ -326,6 +338,17 @@ class Transport:
                 raise Failed(BadAnswer, f"{describe(url)} redirects in circles")
             been.add(here)
 
+    def _signed(self, url: str, question: Question, line: Lifeline) -> str:
+        """Return what is to be asked for `url`; a signature crosses no network in the clear."""
+        whose = origin(url)
+        if question.body is not None or not (whose.scheme == "https" or whose.loopback()):
+            return url
+
+        def ask(service: str) -> bytes:
+            return bytes(self.get_document(service, deadline=line.deadline).body)
+
+        return self._signer.sign(url, ask)
+
     def _refusal(self, response: requests.Response) -> Failed:
         _drain(response)
         url = str(response.url)
@@ -334,9 +357,12 @@ class Transport:
 
     @contextlib.contextmanager
     def _exchange(
-        self, url: str, question: Question, line: Lifeline
+        self, url: str, question: Question, line: Lifeline, signed: str
     ) -> Iterator[requests.Response]:
-        """Send one request; close its answer afterwards; translate what fails on the way."""
+        """Send one request; close its answer afterwards; translate what fails on the way.
+
+        The answer is that of `url`: whoever reads it does not see what was signed.
+        """
         self.requests += 1
         started = time.monotonic()
         left = line.deadline - started
@@ -346,7 +372,8 @@ class Transport:
             connect=min(self._connect_timeout, left), read=min(self._read_timeout, left)
         )
         try:
-            with contextlib.closing(self._session.send(url, *question, timeout)) as response:
+            with contextlib.closing(self._session.send(signed, *question, timeout)) as response:
+                response.url = url
                 try:
                     yield response
                 finally:
