@@ -381,7 +381,7 @@ class TestAssets:
 
     @pytest.fixture
     def asset(self, host, catalog):
-        mlhub(host, {"d": {"c": [stac_item("a", {"B02": band(host), "far": "gs://b/x.tif"})]}})
+        mlhub(host, {"d": {"c": [stac_item("a", {"B02": band(host), "far": "hdfs://b/x.tif"})]}})
         return catalog().collection("c").item("a").assets["B02"]
 
     def test_it_is_a_seekable_file(self, asset):
