@@ -6,10 +6,10 @@ call time, and nowhere else. Does not know what the settings do.
 
 import configparser
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -83,6 +83,15 @@ def _option(default: Any, parse: Callable[[str], Any], meaning: str, shown: str 
     )
 
 
+class Permission(NamedTuple):
+    """What is sent to one host and to no other, over https, or within this machine."""
+
+    host: str
+    """With a port where that is not https's, or http's of a URL with that."""
+    headers: tuple[tuple[str, str], ...] = ()
+    query: tuple[tuple[str, str], ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What one mount, or one command, is to do. Sizes are bytes, times are seconds."""
@@ -93,6 +102,9 @@ class Config:
 
     api_key: str | None = field(default=None, repr=False)
     """Sent to the source's own origin only, in a header."""
+
+    permissions: tuple[Permission, ...] = field(default=(), repr=False)
+    """Headers and query parameters of a source that a file describes, by host."""
 
     cache_dir: Path = _option(
         Path(),
@@ -261,6 +273,20 @@ def load(
         api_key=api_key or _find_key(environ, profile),
         **settings,
     )
+
+
+def permitted(config: Config, permissions: Iterable[Permission]) -> Config:
+    """Return `config` with what is sent to single hosts."""
+    return replace(config, permissions=tuple(permissions))
+
+
+def netloc(url: str) -> str:
+    """Return host and, where it is not the scheme's own, port of a URL; nothing for a file."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    is_usual = parts.port in {None, {"https": 443, "http": 80}.get(parts.scheme)}
+    return host if is_usual else f"{host}:{parts.port}"
 
 
 def _to_url(source: str) -> str:

@@ -6,16 +6,18 @@
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from mlhubfs import daemon, mountpoint, status
 from mlhubfs.config import Config
 from mlhubfs.content.memory import keep_freed
-from mlhubfs.errors import TimedOut
+from mlhubfs.errors import MlhubfsError, TimedOut
 from mlhubfs.fuse.binding import choose
 from mlhubfs.fuse.operations import Operations
 from mlhubfs.session import Session, open_session
+from mlhubfs.tree.forest import Forest
 
 _log = logging.getLogger("mlhubfs")
 _KERNEL_SECONDS = 300.0  # how long the kernel keeps names and attributes, if ttl is not shorter
@@ -23,40 +25,49 @@ _LATE_SECONDS = 1.0
 
 
 def mount(
-    config: Config,
+    sources: Mapping[str, Config],
     where: Path,
     *,
     foreground: bool,
     log_path: Path,
     at_end: Callable[[], None] = lambda: None,
 ) -> list[str]:
-    """Mount `config.source` on the directory `where`; return what is worth a notice.
+    """Mount each source below a directory of its name in `where`, or one called "" right there.
+
+    Returns what is worth a notice. The first says how the whole is mounted.
 
     In the foreground it returns when the mount has ended; else a daemon serves it and this returns
     when the mount answers. `at_end` is called by the process that serves, when it ends. Raises
     MountError, and the errors of `open_session`.
     """
+    config = next(iter(sources.values()))
     mountpoint.prepare(where)
     choose(config.binding)
     where = where.resolve()
     if foreground:
-        _serve(config, where, lambda _: _log.info("mounted on %s", where), at_end)
+        _serve(sources, where, lambda _: _log.info("mounted on %s", where), at_end)
         return []
 
     def serve(started: daemon.Started) -> None:
-        _log.info("mounting %s on %s", config.source, where)
-        _serve(config, where, started, at_end)
+        _log.info("mounting %s on %s", title(sources), where)
+        _serve(sources, where, started, at_end)
 
     return daemon.start(serve, log_path=log_path, debug=config.debug)
 
 
+def title(sources: Mapping[str, Config]) -> str:
+    """Return what is mounted, as the command line names it."""
+    return " ".join(f"{name}={one.source}" if name else one.source for name, one in sources.items())
+
+
 def _serve(
-    config: Config,
+    sources: Mapping[str, Config],
     where: Path,
     started: daemon.Started,
     at_end: Callable[[], None],
 ) -> None:
     """Serve the mount until it ends."""
+    config = next(iter(sources.values()))
     keep_freed(config.memory)
     binding = choose(config.binding)
 
@@ -68,17 +79,19 @@ def _serve(
         return binding.interrupted()
 
     with (
-        mountpoint.held(where, config.source),
+        mountpoint.held(where, title(sources)),
         contextlib.ExitStack() as ending,
-        open_session(config, interrupted=gives_up) as served,
+        _opened(sources, gives_up) as served,
     ):
+        sessions = list(served.values())
+        trees = {name: session.tree for name, session in served.items()}
         ending.callback(at_end)
-        ending.enter_context(status.answering(where, lambda: _report(served, config, where)))
+        ending.enter_context(status.answering(where, lambda: _report(served, sources, where)))
         operations = Operations(
-            served.tree,
-            started=lambda: started(served.notices),
+            trees[""] if "" in trees else Forest(trees),
+            started=lambda: started(tuple(one for each in sessions for one in each.notices)),
             caller=binding.caller,
-            later=served.network.submit,
+            later=sessions[0].network.submit,
             invalidate=binding.invalidate,
         )
         kernel_seconds = min(config.ttl, _KERNEL_SECONDS)
@@ -86,7 +99,7 @@ def _serve(
             operations,
             where,
             options={
-                "fsname": config.source,
+                "fsname": title(sources),
                 "allow_other": config.allow_other,
                 "entry_timeout": kernel_seconds,
                 "attr_timeout": kernel_seconds,
@@ -96,20 +109,51 @@ def _serve(
         _log.info("unmounted from %s", where)
 
 
-def _report(served: Session, config: Config, where: Path) -> status.Report:
+@contextlib.contextmanager
+def _opened(
+    sources: Mapping[str, Config], interrupted: Callable[[], bool]
+) -> Iterator[dict[str, Session]]:
+    """Open a session for each source; what the mount may take of memory is shared out."""
+    with contextlib.ExitStack() as ending:
+        opened = {}
+        for name, one in sources.items():
+            share = replace(one, memory=one.memory // len(sources))
+            try:
+                opened[name] = ending.enter_context(open_session(share, interrupted=interrupted))
+            except MlhubfsError as error:
+                raise type(error)(f"{name}: {error}" if name else str(error)) from error
+        yield opened
+
+
+def _report(
+    served: Mapping[str, Session], sources: Mapping[str, Config], where: Path
+) -> status.Report:
     """Return what the daemon tells of itself."""
-    cache, index = served.cache, served.index
-    return {
+    sessions = served.values()
+    caches = [one.cache for one in sessions if one.cache]
+    sizes = [one.index.size() for one in sessions if one.index]
+    first = next(iter(sources.values()))
+    report = {
         "mountpoint": os.fspath(where),
-        "source": config.source,
+        "source": title(sources),
         "process": os.getpid(),
-        "offline": config.offline,
-        "options": status.options(config),
-        "requests": served.transport.requests,
-        "errors": served.transport.errors,
-        "cache_hits": cache.hits if cache else 0,
-        "cache_misses": cache.misses if cache else 0,
-        "index_bytes": index.size() if index else None,
-        "collections": status.collections(served.catalog.listings.walks()),
-        "problems": served.catalog.problems(),
+        "offline": first.offline,
+        "options": status.options(first),
+        "requests": sum(one.transport.requests for one in sessions),
+        "errors": sum(one.transport.errors for one in sessions),
+        "cache_hits": sum(one.hits for one in caches),
+        "cache_misses": sum(one.misses for one in caches),
+        "index_bytes": sum(sizes) if sizes else None,
+        "collections": [
+            one | {"id": f"{name}/{one['id']}" if name else one["id"]}
+            for name, session in served.items()
+            for one in status.collections(session.catalog.listings.walks())
+        ],
+        "problems": [problem for one in sessions for problem in one.catalog.problems()],
     }
+    if "" not in sources:
+        report["sources"] = {
+            name: {"source": one.source, "options": status.options(one)}
+            for name, one in sources.items()
+        }
+    return report

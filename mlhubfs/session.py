@@ -174,6 +174,7 @@ def _make_transport(config: Config, files: Files | None = None) -> Transport:
         files=files,
         allow_private=config.allow_private,
         signer=signer_of(config.sign, config.source),
+        permissions=config.permissions,
     )
 
 

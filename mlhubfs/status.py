@@ -28,7 +28,7 @@ from mlhubfs.errors import MountError
 Report = dict[str, Any]
 _OPTIONS = (
     "cache_size", "memory", "ttl", "content_ttl", "negative_ttl",
-    "timeout", "connect_timeout", "read_timeout", "page_size",
+    "timeout", "connect_timeout", "read_timeout", "page_size", "sign", "allow_private",
 )  # fmt: skip
 _SECONDS = 10.0  # a daemon that does not answer by then hangs
 

@@ -149,7 +149,7 @@ def _mount_sample(where: Path) -> None:
 
     environ = {**os.environ, "MLHUB_PROFILE": settings.ANONYMOUS}
     config = settings.load(environ, source=root_url)
-    mounts.mount(config, where, foreground=False, log_path=log_path, at_end=end_server)
+    mounts.mount({"": config}, where, foreground=False, log_path=log_path, at_end=end_server)
 
 
 def _tour(where: Path) -> None:

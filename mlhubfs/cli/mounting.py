@@ -13,6 +13,7 @@ import platformdirs
 from mlhubfs import config as settings
 from mlhubfs import mount as mounts
 from mlhubfs import mountpoint
+from mlhubfs.cli import sources
 from mlhubfs.config import OPTIONS, Config
 from mlhubfs.log import log_to
 
@@ -68,40 +69,68 @@ def takes_source(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command(epilog=f"{_options_help()}\n\n{_ENVIRONMENT}")
-@click.argument("words", nargs=-1, required=True, metavar="[SOURCE] MOUNTPOINT")
+@click.argument("words", nargs=-1, required=True, metavar="[SOURCE | NAME=SOURCE...] MOUNTPOINT")
 @takes_options
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Mount the sources that a TOML file names.",
+)
 @click.option("-f", "--foreground", is_flag=True, help="Stay, and log to the terminal.")
 @_takes_long_options
 def mount(
-    words: tuple[str, ...], texts: tuple[str, ...], *, foreground: bool, **long: str | bool | None
+    words: tuple[str, ...],
+    texts: tuple[str, ...],
+    *,
+    file: Path | None,
+    foreground: bool,
+    **long: str | bool | None,
 ) -> None:
     """Mount SOURCE on the empty directory MOUNTPOINT.
 
     SOURCE is the root URL of MLHub's API or a STAC API, the URL of a static catalog's first
     document (catalog.json, collection.json, items), or a folder, document or tarball of one here.
+    Several, each NAME=SOURCE, or named in a file, become directories of those names.
     SOURCE is $MLHUB_ROOT_URL where it is left out, else MLHub's own root, which was switched off.
     Returns when the mount answers; a daemon serves it from then on, until `mlhubfs umount`.
     """
-    if len(words) > 2:
-        raise click.UsageError(f"expected [SOURCE] MOUNTPOINT, got {len(words)} words")
     if not all(words):
         raise click.UsageError("SOURCE and MOUNTPOINT must not be empty")
-    source = words[0] if len(words) == 2 else None
     where = Path(words[-1])
     given = [
         name if value is True else f"{name}={value}"
         for name, value in long.items()
         if value not in {None, False}
     ]
-    config = load(source, (*texts, *given))
+    options = (*texts, *given)
+    several = _several(words[:-1], file, options)
+    if len(words) > 2 and not several:
+        raise click.UsageError(f"expected [SOURCE] MOUNTPOINT, got {len(words)} words")
+    source = words[0] if len(words) == 2 else None
+    mounted = several or {"": load(source, options)}
+    debug = next(iter(mounted.values())).debug
     log_path = log_path_of(where)
     if foreground:
-        log_to(logging.StreamHandler(), debug=config.debug)
-    notices = mounts.mount(config, where, foreground=foreground, log_path=log_path)
+        log_to(logging.StreamHandler(), debug=debug)
+    notices = mounts.mount(mounted, where, foreground=foreground, log_path=log_path)
     for notice in notices:
         click.echo(f"mlhubfs: {notice}", err=True)
     if not foreground:
-        click.echo(f"mounted {config.source} on {where}; the log is {log_path}")
+        click.echo(f"mounted {mounts.title(mounted)} on {where}; the log is {log_path}")
+
+
+def _several(
+    words: tuple[str, ...], file: Path | None, options: tuple[str, ...]
+) -> dict[str, Config] | None:
+    """Return the sources by name, None where there is one without a name."""
+    if file and words:
+        raise click.UsageError("give sources on the command line or with --config, not both")
+    if file is None and not words and not os.environ.get("MLHUB_ROOT_URL"):
+        file = sources.default_file()
+        file = file if file.exists() else None
+    return sources.from_file(file, options) if file else sources.from_words(words, options)
 
 
 @click.command()

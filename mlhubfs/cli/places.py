@@ -19,6 +19,7 @@ from mlhubfs import mountpoint
 from mlhubfs import status as statuses
 from mlhubfs.cli.mounting import load, takes_options
 from mlhubfs.config import Config
+from mlhubfs.errors import ConfigError
 
 Place = tuple[Config, list[str]]
 """A source, and absolute paths in it."""
@@ -61,17 +62,30 @@ def _places(paths: tuple[str, ...], source: str | None, texts: tuple[str, ...]) 
     found: dict[str | None, Place] = {}
     for path in paths:
         inside = None if source else mountpoint.place_of(Path(path))
-        where, inner = (inside[0].path, inside[1]) if inside else (None, path)
-        if where not in found:
-            config = _mounted(Path(where), texts) if where else load(source, texts)
-            found[where] = config, []
-        found[where][1].append(absolute(inner))
+        if not inside:
+            place, inner = None, path
+        else:
+            report = statuses.ask(Path(inside[0].path))
+            report, inner = _within(report, inside[1])
+            place = f"{inside[0].path} {report['source']}"
+        if place not in found:
+            found[place] = _mounted(report, texts) if inside else load(source, texts), []
+        found[place][1].append(absolute(inner))
     return list(found.values())
 
 
-def _mounted(where: Path, texts: tuple[str, ...]) -> Config:
+def _within(report: statuses.Report, path: str) -> tuple[statuses.Report, str]:
+    """Return what is told of the source that has a path of a mount, and the path in that."""
+    if "sources" not in report:
+        return report, path
+    name, _, inner = path.strip("/").partition("/")
+    if name not in report["sources"]:
+        raise ConfigError(f"the mount has several sources: name one of {[*report['sources']]}")
+    return report["sources"][name], f"/{inner}"
+
+
+def _mounted(report: statuses.Report, texts: tuple[str, ...]) -> Config:
     """Return the Config of a mount; options of the command come first."""
-    report = statuses.ask(where)
     options = report["options"] | {"cache_dir": Path(report["options"]["cache_dir"])}
     chosen = options | settings.parse_options(texts)
     return settings.load(os.environ, source=report["source"], **chosen)

@@ -39,12 +39,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from mlhubfs.errors import BadAnswer, Changed, Denied, MlhubfsError, NotFound, Unavailable
 from mlhubfs.fuse.filesystem import Attributes, DirEntry, OpenFile, Totals
 from mlhubfs.tree import nodes
-from mlhubfs.tree.root import Tree
 
 _log = logging.getLogger("mlhubfs.fuse")
 T = TypeVar("T")
@@ -94,6 +93,22 @@ class _OpenFile:
             raise Changed(f"{self.path} was replaced on the server: open it again")
 
 
+class Paths(Protocol):
+    """What is mounted, by absolute paths; see `tree.root.Tree`."""
+
+    def node(self, path: str) -> nodes.Node:
+        """Return the node at `path`."""
+
+    def link(self, path: str) -> nodes.Symlink:
+        """Return the link at `path`, which somebody is about to follow."""
+
+    def file(self, path: str) -> nodes.File:
+        """Return the file at `path`, links followed."""
+
+    def directory(self, path: str) -> nodes.Directory:
+        """Return the directory at `path`, links followed."""
+
+
 class Operations:
     """The file system over `tree`.
 
@@ -104,7 +119,7 @@ class Operations:
 
     def __init__(
         self,
-        tree: Tree,
+        tree: Paths,
         *,
         started: Callable[[], None],
         caller: Callable[[], int],

@@ -24,6 +24,7 @@ from urllib.parse import quote, urlencode
 import requests
 from urllib3.util import Timeout
 
+from mlhubfs.config import Permission
 from mlhubfs.errors import BadAnswer, Denied, Interrupted, MlhubfsError, NotFound, Offline, TimedOut
 from mlhubfs.transport import retry
 from mlhubfs.transport.body import Body
@@ -73,7 +74,7 @@ class Transport:
     that the first pause takes. `is_offline`: every call raises Offline, except for what `files`
     has: those of the local catalog that is the source, which are on no server. `allow_private`:
     whatever the catalog names is asked, private and metadata addresses too (see `reach`). `signer`
-    makes the URLs that storage answers.
+    makes the URLs that storage answers; `permissions` are headers and query parameters by host.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Transport:
         files: Files | None = None,
         allow_private: bool = False,
         signer: Signer | None = None,
+        permissions: Sequence[Permission] = (),
     ) -> None:
         self.requests = 0
         """Requests sent so far, those of redirects and retries included."""
@@ -113,6 +115,7 @@ class Transport:
             ca_bundle=ca_bundle,
             pool_size=pool_size,
             allow_private=allow_private,
+            permissions=permissions,
         )
 
     def __repr__(self) -> str:
@@ -341,6 +344,7 @@ class Transport:
     def _signed(self, url: str, question: Question, line: Lifeline) -> str:
         """Return what is to be asked for `url`; a signature crosses no network in the clear."""
         whose = origin(url)
+        url = self._session.with_query(url)
         if question.body is not None or not (whose.scheme == "https" or whose.loopback()):
             return url
 

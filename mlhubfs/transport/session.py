@@ -9,14 +9,16 @@ except the pools, which urllib3 locks, and the routes, which come out the same w
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Timeout
 
+from mlhubfs.config import Permission, netloc
 from mlhubfs.errors import ConfigError
 from mlhubfs.transport.local import is_local
 from mlhubfs.transport.origin import Origin, origin
@@ -42,6 +44,7 @@ class Session:
 
     `api_key` goes to the origin of `root_url` and nowhere else, and over plain http only within
     this machine. `pool_size` connections are kept for each host. `allow_private`: see `Reach`.
+    `permissions` go to their hosts likewise.
     """
 
     def __init__(
@@ -52,11 +55,13 @@ class Session:
         ca_bundle: str | None,
         pool_size: int,
         allow_private: bool,
+        permissions: Sequence[Permission] = (),
     ) -> None:
         # urllib3 logs whole URLs, tokens included, at DEBUG, and at WARNING for a broken header.
         logging.getLogger("urllib3").setLevel(logging.CRITICAL)
         # A local catalog has no origin, and nobody who would ask for a key.
         self._root = None if is_local(root_url) else origin(root_url)
+        self._permissions = {one.host: one for one in permissions}
         self._reach = Reach(self._root, allows_private=allow_private)
         self._authorization: dict[str, str] = {}
         if self._root is None:
@@ -107,7 +112,21 @@ class Session:
         self._requests.close()
 
     def _permission(self, target: Origin) -> dict[str, str]:
-        return self._authorization if target == self._root else {}
+        own = self._authorization if target == self._root else {}
+        return {**own, **dict(self._permitted(target).headers)}
+
+    def with_query(self, url: str) -> str:
+        """Return `url` with the query parameters that its host is to be sent."""
+        query = urlencode(self._permitted(origin(url)).query, quote_via=quote)
+        return f"{url}{'&' if '?' in url else '?'}{query}" if query else url
+
+    def _permitted(self, target: Origin) -> Permission:
+        nothing = Permission("")
+        if not self._permissions or not (target.scheme == "https" or target.loopback()):
+            return nothing
+        host = f"[{target.host}]" if ":" in target.host else target.host
+        url = f"{target.scheme}://{host}:{target.port}"
+        return self._permissions.get(netloc(url), nothing)
 
     def _find(self, target: Origin, url: str) -> Route:
         """Look up the environment's proxies and certificates, which costs more than a request."""

@@ -1,0 +1,103 @@
+"""Sources by name: from words NAME=SOURCE, or from a TOML file.
+
+Owns what may stand in the file. A source's permissions are its own: neither $MLHUB_API_KEY nor the
+default profile is sent to one of several, but the key of the `profile` that it names.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from mlhubfs import config as settings
+from mlhubfs.config import ANONYMOUS, Config, Permission
+from mlhubfs.errors import ConfigError
+
+_NAMED = re.compile(r"([A-Za-z0-9_][\w.-]*)=(.+)", re.ASCII | re.DOTALL)
+_OWN = frozenset({"root", "headers", "query", "hosts", "profile", "api_key_file"})
+
+
+def default_file() -> Path:
+    """Return where the file is looked for where none is named."""
+    return platformdirs.user_config_path("mlhubfs") / "sources.toml"
+
+
+def from_words(words: tuple[str, ...], texts: tuple[str, ...]) -> dict[str, Config] | None:
+    """Return name -> Config of words NAME=SOURCE, None where they are not such; raises ConfigError.
+
+    `texts` are `-o` arguments, for all of them.
+    """
+    matches = [_NAMED.fullmatch(word) for word in words]
+    named = [(match[1], match[2]) for match in matches if match]
+    if not named or len(named) < len(words):
+        return None
+    if len(dict(named)) < len(named):
+        raise ConfigError("two sources have the same name: give each its own")
+    return {name: _load(name, {"root": root}, texts) for name, root in named}
+
+
+def from_file(path: Path, texts: tuple[str, ...]) -> dict[str, Config]:
+    """Return name -> Config of a file's tables; `-o` arguments come first. Raises ConfigError."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
+    if not tables:
+        raise ConfigError(f'{path} names no source: write [NAME] and root = "https://..."')
+    for name, table in tables.items():
+        if not _NAMED.fullmatch(f"{name}=x") or not isinstance(table, dict):
+            raise ConfigError(f"{path}: {name!r} is no [NAME] that a directory can have")
+    return {name: _load(name, table, texts) for name, table in tables.items()}
+
+
+def _load(name: str, table: Mapping[str, Any], texts: tuple[str, ...]) -> Config:
+    root = table.get("root")
+    if not isinstance(root, str) or not root:
+        raise ConfigError(f"the source {name!r} has no root: give the URL of its API or catalog")
+    written = [f"{key}={_word(value)}" for key, value in table.items() if key not in _OWN]
+    chosen = settings.parse_options((*written, *texts))
+    if {"profile", "api_key_file"} & chosen.keys():
+        raise ConfigError("several sources have a key each: put profile into a file (--config)")
+    environ = {key: one for key, one in os.environ.items() if not key.startswith("MLHUB_API_KEY")}
+    try:
+        config = settings.load(
+            environ,
+            source=root,
+            profile=table.get("profile") or ANONYMOUS,
+            api_key_file=table.get("api_key_file"),
+            **chosen,
+        )
+        return settings.permitted(config, [*_permissions(config, table)])
+    except ConfigError as error:
+        raise ConfigError(f"the source {name!r}: {error}") from None
+
+
+def _permissions(config: Config, table: Mapping[str, Any]) -> list[Permission]:
+    own = {key: table[key] for key in ("headers", "query") if key in table}
+    hosts = {settings.netloc(config.source): own, **_dict(table.get("hosts", {}), "hosts")}
+    found = []
+    for host, one in hosts.items():
+        headers, query = (_dict(_dict(one, host).get(key, {}), key) for key in ("headers", "query"))
+        texts = [*headers.values(), *query.values(), *headers, *query]
+        if not all(isinstance(text, str) and text.isprintable() and text for text in texts):
+            raise ConfigError(f'headers and query for {host} are names and texts: NAME = "TEXT"')
+        found.append(Permission(host.lower(), tuple(headers.items()), tuple(query.items())))
+    return found
+
+
+def _dict(value: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f'{what} is a table: {{NAME = "TEXT"}}')
+    return value
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if "," in str(value):
+        raise ConfigError(f"{value!r} is no value of an option: it holds a comma")
+    return str(value)

@@ -1,0 +1,200 @@
+"""Several sources in one mount: by words, by a file, and what each of them is sent."""
+
+import errno
+import subprocess
+import sys
+import urllib.parse
+
+import pytest
+from faulty import Asset, FaultyServer, Reply
+from mounted import fails, names
+from rooms import answer, stac_collection, stac_item
+
+from mlhubfs.cli.sources import from_file, from_words
+from mlhubfs.config import Permission
+from mlhubfs.errors import ConfigError
+from mlhubfs.transport.client import Transport
+
+HEADER = "HEADER-1c7e"
+TOKEN = "TOKEN a&b"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch, tmp_path):
+    """No settings of the user's, and a key that is for a single source."""
+    monkeypatch.setenv("MLHUB_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MLHUB_API_KEY", "KEY-OF-ONE")
+    monkeypatch.delenv("MLHUB_PROFILE", raising=False)
+
+
+@pytest.fixture
+def written(tmp_path):
+    """`written(text)`: the path of a file of sources."""
+
+    def write(text):
+        path = tmp_path / "sources.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def static(host, identifier):
+    """Make a server a collection of one item with one asset, named by `identifier`."""
+    link = {"rel": "item", "href": "items/one.json"}
+    host.on("/collection.json", answer(stac_collection(identifier, links=[link])))
+    host.on("/items/one.json", answer(stac_item("one", {"a": "../a.tif"})))
+    host.on("/a.tif", Asset(f"of {identifier}".encode()))
+    return f"{host.url}/collection.json"
+
+
+@pytest.fixture
+def two():
+    with FaultyServer() as one, FaultyServer() as other:
+        yield one, other
+
+
+def test_words_name_sources():
+    """All of them, or none: a lone URL is no name."""
+    found = from_words(("pc=https://h.org/stac", "demo=http://127.0.0.1:1/v1?a=b"), ("ttl=7",))
+    assert {name: (one.source, one.ttl) for name, one in found.items()} == {
+        "pc": ("https://h.org/stac", 7.0),
+        "demo": ("http://127.0.0.1:1/v1?a=b", 7.0),
+    }
+    assert from_words(("https://h.org/stac?a=b",), ()) is None
+    assert from_words(("./a=b",), ()) is None
+    with pytest.raises(ConfigError, match="same name"):
+        from_words(("a=https://h.org", "a=https://g.org"), ())
+
+
+def test_a_file_names_sources_with_their_options(written):
+    """The command line goes first; what is sent to hosts is kept by host, and not shown."""
+    path = written(
+        f"""
+        [one]
+        root = "https://h.org:8443/stac"
+        ttl = "1h"
+        immutable = true
+        sign = "planetary-computer"
+        headers = {{"X-Token" = "{HEADER}"}}
+        [one.hosts."data.example.org"]
+        query = {{token = "{TOKEN}"}}
+        [two]
+        root = "https://g.org"
+        """
+    )
+    found = from_file(path, ("content_ttl=5",))
+    one = found["one"]
+    assert (one.ttl, one.immutable, one.content_ttl, one.sign) == (
+        3600.0, True, 5.0, "planetary-computer",
+    )  # fmt: skip
+    assert one.permissions == (
+        Permission("h.org:8443", headers=(("X-Token", HEADER),)),
+        Permission("data.example.org", query=(("token", TOKEN),)),
+    )
+    assert HEADER not in repr(one)
+    assert found["two"].ttl == 300.0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "names no source"),
+        ("root = 'https://h'", "root"),
+        ("[a]\nttl = '1h'", "'a' has no root"),
+        ("[a]\nroot = 'https://h'\ncolour = 'red'", "colour"),
+        ("[a]\nroot = 'https://h'\nheaders = {a = 1}", "headers and query for h"),
+        ("[a]\nroot = 'https://h'\nheaders = {a = \"b\\nc: d\"}", "headers and query for h"),
+        ("[a]\nroot = 'https://h'\nhosts = 3", "hosts"),
+        ("[a]\nroot = 'nowhere'", "'a': source 'nowhere'"),
+        ("['a/b']\nroot = 'https://h'", "a/b"),
+        ("[a", "cannot read"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(written, text, said):
+    """Which source, and what."""
+    with pytest.raises(ConfigError, match=said):
+        from_file(written(text), ())
+
+
+@pytest.mark.promise("Of several sources, none is sent another's key, nor `$MLHUB_API_KEY`.")
+def test_each_source_has_its_own_key(written, tmp_path):
+    """That of the profile or the file that it names; one for all is refused."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "profiles").write_text("[default]\napi_key = D\n[ours]\napi_key = O\n")
+    (tmp_path / "key").write_text("F")
+    found = from_file(
+        written(
+            "[a]\nroot = 'https://a'\n[b]\nroot = 'https://b'\nprofile = 'ours'\n"
+            f"[c]\nroot = 'https://c'\napi_key_file = '{tmp_path / 'key'}'"
+        ),
+        (),
+    )
+    assert [one.api_key for one in found.values()] == [None, "O", "F"]
+    assert from_words(("a=https://h.org",), ())["a"].api_key is None
+    with pytest.raises(ConfigError, match="key each"):
+        from_words(("a=https://h.org",), ("profile=ours",))
+
+
+@pytest.mark.promise(
+    "Headers and query parameters that a file of sources sets for a host are sent to that host "
+    "only, and over plain http only within this machine."
+)
+def test_what_is_for_a_host_goes_there_only(two, monkeypatch, caplog):
+    """Not along with a redirect, not to the same name over http, and into no URL that is told."""
+    caplog.set_level("DEBUG")
+    one, other = two
+    hosts = [urllib.parse.urlsplit(one.url).netloc, "plain.example.org"]
+    given = [Permission(host, (("X-Token", HEADER),), (("token", TOKEN),)) for host in hosts]
+    monkeypatch.setenv("http_proxy", other.url)
+    transport = Transport(root_url=one.url, permissions=given, allow_private=True, backoff=0.001)
+    one.on("/r", Reply(302, {"Location": f"{other.url}/a.tif"}))
+    one.on("/a.tif", Asset(b"own"))
+    other.on("/a.tif", Asset(b"other"))
+    other.on("http://plain.example.org/a.tif", Asset(b"plain"))
+    part = transport.get_range(f"{one.url}/a.tif?x=1", 0, 3)
+    assert part.url == f"{one.url}/a.tif?x=1"
+    assert transport.get_range(f"{one.url}/r", 0, 5).data == b"other"
+    assert transport.get_range("http://plain.example.org/a.tif", 0, 5).data == b"plain"
+    transport.close()
+    assert [request.query for request in one.requests] == [
+        "x=1&token=TOKEN%20a%26b", "token=TOKEN%20a%26b",
+    ]  # fmt: skip
+    assert [request.headers.get("x-token") for request in one.requests] == [HEADER, HEADER]
+    assert [(r.query, r.headers.get("x-token")) for r in other.requests] == [("", None)] * 2
+    assert HEADER not in caplog.text
+    assert "TOKEN" not in caplog.text
+
+
+def test_each_source_is_a_directory(tmp_path, binding, two, monkeypatch):
+    """Their names at the root, their trees below, and what is not there is not."""
+    monkeypatch.delenv("MLHUB_API_KEY")
+    roots = [static(host, name) for host, name in zip(two, "xy", strict=True)]
+    path = tmp_path / "sources.toml"
+    path.write_text(
+        f"[first]\nroot = '{roots[0]}'\nheaders = {{X-Token = '{HEADER}'}}\n"
+        f"[second]\nroot = '{roots[1]}'\n"
+    )
+    where = tmp_path / "mount"
+    where.mkdir()
+    run = [sys.executable, "-m", "mlhubfs"]
+    options = ["-o", f"binding={binding},cache_dir={tmp_path / 'cache'}"]
+    words = [*run, "mount", "--config", str(path), str(where), *options]
+    told = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    try:
+        assert f"first={roots[0]} second={roots[1]}" in told
+        assert names(where) == ["first", "second"]
+        assert (where / "first" / "one" / "a.tif").read_bytes() == b"of x"
+        assert (where / "second" / "one" / "a.tif").read_bytes() == b"of y"
+        for missing in ("third", "first/none", "README.txt"):
+            with fails(errno.ENOENT):
+                (where / missing).stat()
+        shown = subprocess.run(
+            [*run, "prefetch", str(where / "second" / "one")],
+            check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        assert shown.returncode == 0, shown.stderr
+    finally:
+        subprocess.run([*run, "umount", str(where)], check=True)
+    assert {request.headers.get("x-token") for request in two[0].requests} == {HEADER}
+    assert {request.headers.get("x-token") for request in two[1].requests} == {None}
