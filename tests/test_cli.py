@@ -192,8 +192,8 @@ class TestSources:
         """`--content-ttl 2h` is `-o content_ttl=2h`; what is not given keeps its default."""
         mounted = []
 
-        def mount(config, *_, **__):
-            mounted.append(config)
+        def mount(sources, *_, **__):
+            mounted.append(sources[""])
             return []
 
         monkeypatch.setattr("mlhubfs.mount.mount", mount)
