@@ -82,6 +82,8 @@ class Asset(msgspec.Struct, frozen=True):
     media_type: str | None = None
     size: int | None = None
     """Bytes, where the catalog says so (`file:size`)."""
+    checksum: str | None = None
+    """Multihash of its bytes (`file:checksum`)."""
     alternates: tuple[str, ...] = ()
     """Other hrefs of the same bytes (`alternate`, of the extension Alternate Assets)."""
 
@@ -158,6 +160,7 @@ class _RawAsset(msgspec.Struct):
     href: Any = None
     type: Any = None
     size: Any = msgspec.field(default=None, name="file:size")
+    checksum: Any = msgspec.field(default=None, name="file:checksum")
     alternate: Any = None
 
 
@@ -354,6 +357,7 @@ def _assets(raw: dict[str, _RawAsset | None] | None) -> tuple[Asset, ...]:
             one.href,
             one.type if isinstance(one.type, str) else None,
             one.size if type(one.size) is int and 0 <= one.size < _SIZES else None,
+            one.checksum if isinstance(one.checksum, str) else None,
             _alternates(one.alternate),
         )
         for key, one in (raw or {}).items()

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+from mlhubfs.content.checksum import Checksum
+
 
 class Location(NamedTuple):
     """Where an asset can be fetched for now."""
@@ -32,6 +34,8 @@ class AssetRef:
 
     is_local: bool = False
     """Whether it is a file of this machine: looked at whenever it is opened, and kept nowhere."""
+    checksum: Checksum | None = None
+    """What its bytes are to be, by the catalog's word."""
 
     @cached_property
     def key(self) -> str:

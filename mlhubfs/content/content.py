@@ -21,6 +21,8 @@ from typing import Protocol
 
 from mlhubfs.content.asset import AssetRef, Version
 from mlhubfs.content.blocks import BLOCK, EXTENT, blocks_of, span
+from mlhubfs.content.checksum import Proof
+from mlhubfs.content.doubts import Doubts
 from mlhubfs.content.local import LocalReader
 from mlhubfs.content.origin import Origin, VersionCache
 from mlhubfs.content.plan import Plan
@@ -54,6 +56,7 @@ class Content:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._network = network
+        self._doubts = Doubts(cache, disk)
         self._store = BlockStore(cache, network=network, disk=disk, budget=budget)
         self._origin = Origin(
             transport,
@@ -89,10 +92,22 @@ class Content:
     def open(self, asset: AssetRef) -> "Reader | LocalReader":
         """Return a reader bound to the asset's present version."""
         version = self._origin.version(asset)
+        key = version.key(asset)
         fetch = partial(self._origin.fetch, asset, version)
         if asset.is_local:
             return LocalReader(self._network, version, fetch)
-        return Reader(self._store, version, version.key(asset), fetch)
+        if asset.checksum is None:
+            return Reader(self._store, version, key, fetch)
+        doubts = self._doubts
+        proof = None if doubts.is_settled(key) else Proof(asset.checksum, version.size)
+        return Reader(
+            self._store,
+            version,
+            doubts.key_now(key),
+            fetch,
+            proof=proof,
+            proved=lambda is_right: doubts.settle(key, str(asset), is_right=is_right),
+        )
 
     def _fetch_quietly(self, asset: AssetRef) -> None:
         try:
@@ -113,22 +128,37 @@ class Reader:
         version: Version,
         key: str,
         fetch: Callable[[int, int], bytes],
+        *,
+        proof: Proof | None = None,
+        proved: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self.version = version
         """The version that every byte read comes from."""
         self._store = store
         self._key = key
         self._fetch = fetch
+        self._proof = proof
+        self._proved = proved
         self._readahead = Readahead(version.size)
         self._lock = threading.Lock()
 
     @property
-    def edition(self) -> tuple[int, str]:
+    def edition(self) -> str:
         """What is equal for equal bytes of the asset: not when it was checked."""
-        return self.version.size, self.version.validator
+        return self._key
 
     def read(self, offset: int, size: int) -> bytes | memoryview:
-        """Return the bytes [offset, offset + size), fewer at the end of the file."""
+        """Return the bytes [offset, offset + size), fewer at the end of the file.
+
+        Raises BadAnswer where they are the last ones, and all do not have the catalog's checksum.
+        """
+        data = self._read(offset, size)
+        is_right = self._proof.note(offset, data) if self._proof else None
+        if is_right is not None:
+            self._proved(is_right)
+        return data
+
+    def _read(self, offset: int, size: int) -> bytes | memoryview:
         stop = min(offset + size, self.version.size)
         if offset >= stop:
             return b""

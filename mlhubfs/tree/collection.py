@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from mlhubfs.catalog.models import Asset, Collection
 from mlhubfs.content.asset import AssetRef, Location
+from mlhubfs.content.checksum import parse_checksum
 from mlhubfs.errors import BadAnswer, Denied, NotFound, Unavailable
 from mlhubfs.transport.local import is_local
 from mlhubfs.tree import documents
@@ -256,7 +257,13 @@ class CommonDirectory(Directory):
             return located(found, base, collection.fetched, self._around.hrefs)
 
         identity = (catalog.root, self._id, "", asset.key)
-        return AssetRef(identity, locate, is_html=is_html(asset), is_local=is_local(asset.href))
+        return AssetRef(
+            identity,
+            locate,
+            is_html=is_html(asset),
+            is_local=is_local(asset.href),
+            checksum=parse_checksum(asset.checksum),
+        )
 
 
 def common_files(collection: Collection, hrefs: Hrefs) -> dict[str, Asset]:

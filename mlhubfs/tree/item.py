@@ -14,6 +14,7 @@ from urllib.parse import quote, urljoin
 from mlhubfs.catalog.models import Asset, Item
 from mlhubfs.content.asset import AssetRef, Location
 from mlhubfs.content.blocks import EXTENT
+from mlhubfs.content.checksum import parse_checksum
 from mlhubfs.content.content import Content
 from mlhubfs.content.plan import Plan
 from mlhubfs.errors import NotFound
@@ -155,7 +156,13 @@ class ItemDirectory(Directory):
             return located(found, base, item.fetched, self._around.hrefs)
 
         identity = (catalog.root, self._collection_id, self._item_id, asset.key)
-        return AssetRef(identity, locate, is_html=is_html(asset), is_local=is_local(asset.href))
+        return AssetRef(
+            identity,
+            locate,
+            is_html=is_html(asset),
+            is_local=is_local(asset.href),
+            checksum=parse_checksum(asset.checksum),
+        )
 
     def _render(self) -> bytes:
         item = self._item()
