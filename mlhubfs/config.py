@@ -6,8 +6,8 @@ call time, and nowhere else. Does not know what the settings do.
 
 import configparser
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -273,11 +273,6 @@ def load(
         api_key=api_key or _find_key(environ, profile),
         **settings,
     )
-
-
-def permitted(config: Config, permissions: Iterable[Permission]) -> Config:
-    """Return `config` with what is sent to single hosts."""
-    return replace(config, permissions=tuple(permissions))
 
 
 def netloc(url: str) -> str:

@@ -18,7 +18,8 @@ from mlhubfs import config as settings
 from mlhubfs import mountpoint
 from mlhubfs import status as statuses
 from mlhubfs.cli.mounting import load, takes_options
-from mlhubfs.config import Config
+from mlhubfs.cli.sources import keyless
+from mlhubfs.config import ANONYMOUS, Config
 from mlhubfs.errors import ConfigError
 
 Place = tuple[Config, list[str]]
@@ -81,11 +82,15 @@ def _within(report: statuses.Report, path: str) -> tuple[statuses.Report, str]:
     name, _, inner = path.strip("/").partition("/")
     if name not in report["sources"]:
         raise ConfigError(f"the mount has several sources: name one of {[*report['sources']]}")
-    return report["sources"][name], f"/{inner}"
+    return report["sources"][name] | {"is_one_of_several": True}, f"/{inner}"
 
 
 def _mounted(report: statuses.Report, texts: tuple[str, ...]) -> Config:
     """Return the Config of a mount; options of the command come first."""
     options = report["options"] | {"cache_dir": Path(report["options"]["cache_dir"])}
     chosen = options | settings.parse_options(texts)
+    if report.get("is_one_of_several"):
+        return settings.load(
+            keyless(os.environ), source=report["source"], **{"profile": ANONYMOUS} | chosen
+        )
     return settings.load(os.environ, source=report["source"], **chosen)

@@ -8,6 +8,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,11 @@ def from_file(path: Path, texts: tuple[str, ...]) -> dict[str, Config]:
     return {name: _load(name, table, texts) for name, table in tables.items()}
 
 
+def keyless(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without the API key that is for a single source."""
+    return {name: value for name, value in environ.items() if name != "MLHUB_API_KEY"}
+
+
 def _load(name: str, table: Mapping[str, Any], texts: tuple[str, ...]) -> Config:
     root = table.get("root")
     if not isinstance(root, str) or not root:
@@ -62,7 +68,7 @@ def _load(name: str, table: Mapping[str, Any], texts: tuple[str, ...]) -> Config
     chosen = settings.parse_options((*written, *texts))
     if {"profile", "api_key_file"} & chosen.keys():
         raise ConfigError("several sources have a key each: put profile into a file (--config)")
-    environ = {key: one for key, one in os.environ.items() if not key.startswith("MLHUB_API_KEY")}
+    environ = keyless(os.environ)
     try:
         config = settings.load(
             environ,
@@ -71,12 +77,12 @@ def _load(name: str, table: Mapping[str, Any], texts: tuple[str, ...]) -> Config
             api_key_file=table.get("api_key_file"),
             **chosen,
         )
-        return settings.permitted(config, [*_permissions(config, table)])
+        return replace(config, permissions=_permissions(config, table))
     except ConfigError as error:
         raise ConfigError(f"the source {name!r}: {error}") from None
 
 
-def _permissions(config: Config, table: Mapping[str, Any]) -> list[Permission]:
+def _permissions(config: Config, table: Mapping[str, Any]) -> tuple[Permission, ...]:
     own = {key: table[key] for key in ("headers", "query") if key in table}
     hosts = {settings.netloc(config.source): own, **_dict(table.get("hosts", {}), "hosts")}
     found = []
@@ -86,7 +92,7 @@ def _permissions(config: Config, table: Mapping[str, Any]) -> list[Permission]:
         if not all(isinstance(text, str) and text.isprintable() and text for text in texts):
             raise ConfigError(f'headers and query for {host} are names and texts: NAME = "TEXT"')
         found.append(Permission(host.lower(), tuple(headers.items()), tuple(query.items())))
-    return found
+    return tuple(found)
 
 
 def _dict(value: Any, what: str) -> Mapping[str, Any]:
