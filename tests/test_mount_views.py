@@ -215,8 +215,8 @@ def test_the_flag_of_the_command_is_the_option(monkeypatch, tmp_path):
     """`mlhubfs mount --show-views`."""
     seen = []
 
-    def mount(config, *_, **__):
-        seen.append(config)
+    def mount(sources, *_, **__):
+        seen.append(sources[""])
         return []
 
     monkeypatch.setattr(mounting.mounts, "mount", mount)
