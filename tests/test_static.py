@@ -216,7 +216,8 @@ class TestItems:
 
     @pytest.mark.promise(
         "A catalog, a collection or an item below a static catalog is found by its id, whatever "
-        "its file is called."
+        "its file is called; where only some files are called by ids, the others once they have "
+        "been listed."
     )
     def test_links_that_tell_no_id_are_looked_through(self, host, static):
         """An item that is there is found, at whatever cost."""
