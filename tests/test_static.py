@@ -155,6 +155,28 @@ class TestLevels:
         assert [one.id for one in static().children(TOP)] == ["b"]
         assert "/dead.json" in caplog.text
 
+    @pytest.mark.parametrize("status", [403, 404, 503])
+    def test_dead_children_leave_what_is_beside_them(self, host, static, status):
+        """Also where all are dead; and one whose server fails, for that may have gone for good."""
+        shelve(host, {
+            "/catalog.json": catalog("root", child=["a.json", "d.json"]),
+            "/a.json": catalog("a", child=["d1.json", "d2.json"], item=["i.json"]),
+            "/i.json": stac_item("i"),
+        })  # fmt: skip
+        for name in ("d", "d1", "d2"):
+            host.on(f"/{name}.json", Reply(status))
+        source = static()
+        assert [one.id for one in source.children(TOP)] == ["a"]
+        assert source.children("a") == []
+        assert ids(source, "a") == ["i"]
+
+    def test_children_none_of_which_can_be_asked_for_are_an_error(self, host, static):
+        """They may be there."""
+        shelve(host, {"/catalog.json": catalog("root", child=["a.json"])})
+        host.on("/a.json", Reply(503))
+        with pytest.raises(Unavailable):
+            static().children(TOP)
+
     @pytest.mark.parametrize("identifier", ["a", "a/b", "%", "..", ".", "a%2Fb", "é b", "~", ""])
     @pytest.mark.parametrize("above", [TOP, "up", "up/%2E%2E"])
     def test_a_key_gives_the_id_back(self, above, identifier):
@@ -250,14 +272,6 @@ class TestItems:
         assert page.matched == 3
         assert "i001/i001.json" in caplog.text
 
-    def test_the_last_one_may_be_missing_alone_on_its_page(self, host, static):
-        """As it may be among others: the listing ends, and is known to be short."""
-        self.many(host, 101)
-        host.on("/i100/i100.json", Reply(404))
-        source = static("/collection.json")
-        page = source.page(TOP, source.page(TOP).next)
-        assert (page.items, page.next, page.matched) == ((), None, 101)
-
     def test_links_that_are_no_urls_are_passed_over(self, host, static):
         """They keep nothing else from being found."""
         shelve(host, {
@@ -270,14 +284,19 @@ class TestItems:
         assert [item.id for item in source.page(TOP).items] == ["i"]
         assert source.collection("d").id == "d"
 
-    @pytest.mark.parametrize("reply", [Reply(404), answer(b"<html>"), answer([1]), answer("x")])
-    def test_a_page_of_which_nothing_is_there_is_an_error(self, host, static, reply):
-        """Not an empty directory."""
-        self.many(host, 2)
-        for name in ("i000", "i001"):
+    @pytest.mark.parametrize(
+        "reply",
+        [Reply(404), Reply(403), answer(b"<html>"), answer([1]), answer({"id": "\ud800"})],
+    )
+    def test_a_page_of_which_nothing_is_good_does_not_keep_from_the_next(self, host, static, reply):
+        """It is empty, and counted: the listing goes on, and is known to be short."""
+        names = self.many(host, 101)
+        for name in names[:100]:
             host.on(f"/{name}/{name}.json", reply)
-        with pytest.raises((NotFound, BadAnswer)):
-            static("/collection.json").page(TOP)
+        source = static("/collection.json")
+        page = source.page(TOP)
+        assert (page.items, page.matched) == ((), 101)
+        assert [item.id for item in source.page(TOP, page.next).items] == ["i100"]
 
     def test_a_server_that_fails_is_an_error(self, host, static):
         """What could not be asked for may be there."""

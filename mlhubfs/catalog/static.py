@@ -38,7 +38,16 @@ from mlhubfs.catalog.node import (
     parse_node,
     settle,
 )
-from mlhubfs.errors import BadAnswer, Denied, Interrupted, MlhubfsError, NotFound, Rejected
+from mlhubfs.errors import (
+    BadAnswer,
+    Denied,
+    Interrupted,
+    MlhubfsError,
+    NotFound,
+    Offline,
+    Rejected,
+    Unavailable,
+)
 from mlhubfs.transport.client import Body, Document, Transport, describe
 from mlhubfs.transport.workers import Workers
 
@@ -141,12 +150,7 @@ class StaticCatalog:
         fetched = time.monotonic()
         items = tuple(node.held.values())[start:stop]
         if node.items:
-            try:
-                items = tuple(self._some(self._listed, node.items[start:stop]))
-            except (NotFound, BadAnswer):
-                if not start or stop < node.count:
-                    raise
-                items = ()  # the last few, perhaps one: they are missing as any others would be
+            items = tuple(self._some(self._listed, node.items[start:stop]))
         return models.Page(
             items,
             f"{stop} {edition}" if stop < node.count else None,
@@ -211,10 +215,24 @@ class StaticCatalog:
 
     def _children(self, parent: Node) -> list[Node]:
         found: dict[str, Node] = {}
-        for node in self._some(lambda url: self._fresh(url, parent), parent.children):
-            if node is not found.setdefault(node.key, node):
+        unasked: list[Unavailable] = []
+
+        def fresh(url: str) -> Node | None:
+            try:
+                return self._fresh(url, parent)
+            except Offline:
+                raise  # what is kept answers
+            except Unavailable as error:  # its host may be gone for good, and the others are not
+                _log.warning("passed over: %s", error)
+                unasked.append(error)
+                return None
+
+        for node in self._some(fresh, parent.children):
+            if node and node is not found.setdefault(node.key, node):
                 _log.warning("%s has the id of another there: it is left out", describe(node.url))
-        parent.knows_children = True
+        if unasked and not found and not parent.count:
+            raise unasked[0]
+        parent.knows_children = not unasked
         return list(found.values())
 
     def _fresh(self, url: str, parent: Node) -> Node:
@@ -256,14 +274,15 @@ class StaticCatalog:
         for url in node.items[:_PAGE]:
             if node.is_named_by_links is not None:
                 break
-            with contextlib.suppress(NotFound, BadAnswer):  # a dead link tells nothing of others
+            # A dead link tells nothing of others.
+            with contextlib.suppress(NotFound, BadAnswer, Denied):
                 node.is_named_by_links = any(likely((url,), self._item(url).id))
         return bool(node.is_named_by_links)
 
     def _some(self, load: Callable[[str], T], urls: Sequence[str]) -> Iterator[T]:
         """Yield what is at the URLs, in their order, fetched side by side.
 
-        What is not there, or not what it should be, is passed over, unless that is true of all.
+        What is not there, or not what it should be, is passed over, whatever the others are.
         """
         is_over = threading.Event()
 
@@ -276,16 +295,12 @@ class StaticCatalog:
                 return error
 
         futures = [self._fetchers.submit(partial(attempt, url)) for url in urls]
-        errors = []
         try:
             for future in futures:
                 outcome = self._fetchers.wait(future)
                 if isinstance(outcome, MlhubfsError):
                     _log.warning("passed over: %s", outcome)
-                    errors.append(outcome)
                 else:
                     yield outcome
         finally:
             is_over.set()
-        if errors and len(errors) == len(urls):
-            raise errors[0]
