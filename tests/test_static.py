@@ -298,6 +298,18 @@ class TestItems:
         assert (page.items, page.matched) == ((), 101)
         assert [item.id for item in source.page(TOP, page.next).items] == ["i100"]
 
+    def test_what_pythons_json_writes_and_reads_is_read(self, host, static):
+        """NaN and Infinity become null; a byte order mark is no matter."""
+        odd = {"a": float("nan"), "b": [float("-inf")], "c": 1.5}
+        item = stac_item("i")
+        item["properties"] |= odd
+        mark = b"\xef\xbb\xbf"
+        host.on("/c.json", answer(mark + json.dumps(collection("c", item=["i.json"])).encode()))
+        host.on("/i.json", answer(mark + json.dumps(item).encode()))
+        page = static("/c.json").page(TOP)
+        properties = json.loads(bytes(page.items[0].document))["properties"]
+        assert {key: properties[key] for key in odd} == {"a": None, "b": [None], "c": 1.5}
+
     def test_a_server_that_fails_is_an_error(self, host, static):
         """What could not be asked for may be there."""
         self.many(host, 3)

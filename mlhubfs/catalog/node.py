@@ -7,6 +7,7 @@ nothing.
 *Threading.* Values; what a `Node` learns later is the same whoever learns it.
 """
 
+import json
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -115,6 +116,17 @@ def settle(body: bytes, url: str, *, kind: str | None = None) -> bytes:
     if kind:
         document.setdefault("type", kind)
     return msgspec.json.encode(document)
+
+
+def mend(body: bytes) -> bytes | None:
+    """Return a document that only Python's json reads as JSON; None where that does not either.
+
+    A byte order mark goes, NaN and Infinity, which `json.dump` writes, become null.
+    """
+    try:
+        return msgspec.json.encode(json.loads(body))
+    except (ValueError, RecursionError):  # a lone surrogate too: no UTF-8 has it
+        return None
 
 
 def key_below(key: str, identifier: str) -> str:

@@ -35,6 +35,7 @@ from mlhubfs.catalog.node import (
     key_above,
     key_below,
     likely,
+    mend,
     parse_node,
     settle,
 )
@@ -265,8 +266,15 @@ class StaticCatalog:
         self, url: str, parse: Callable[[bytes, str], T], document: Document | None = None
     ) -> T:
         document = document or self._transport.get_document(url)
+        body = bytes(document.body)
         try:
-            return parse(bytes(document.body), document.url)
+            try:
+                return parse(body, document.url)
+            except BadAnswer:
+                mended = mend(body)
+                if mended is None:
+                    raise
+                return parse(mended, document.url)
         except BadAnswer as error:
             raise BadAnswer(f"{describe(url)}: {error}") from None
 
