@@ -5,6 +5,7 @@ call time, and nowhere else. Does not know what the settings do.
 """
 
 import configparser
+import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -238,15 +239,23 @@ def parse_options(texts: tuple[str, ...]) -> dict[str, Any]:
         if name in {"api_key_file", "profile"}:
             settings[name] = value
             continue
-        option = OPTIONS.get(name)
-        if option is None:
-            known = ", ".join(sorted([*OPTIONS, "api_key_file", "profile"]))
-            raise ConfigError(f"unknown option {name!r}: the options are {known}")
-        try:
-            settings[name] = option.metadata["parse"](value)
-        except ValueError as error:
-            raise ConfigError(f"option {name}={value!r}: {error}") from None
+        settings[name] = _checked(name, value)
     return settings
+
+
+def _checked(name: str, value: Any) -> Any:
+    """Return the value of an option, read as in `-o` where it is a text."""
+    option = OPTIONS.get(name)
+    if option is None:
+        known = sorted([*OPTIONS, "api_key_file", "profile"])
+        near = "".join(f"; near: {one}" for one in difflib.get_close_matches(name, known, n=1))
+        raise ConfigError(f"unknown option {name!r}: the options are {', '.join(known)}{near}")
+    if not isinstance(value, str):
+        return value
+    try:
+        return option.metadata["parse"](value)
+    except ValueError as error:
+        raise ConfigError(f"option {name}={value!r}: {error}") from None
 
 
 def load(
@@ -260,10 +269,12 @@ def load(
 ) -> Config:
     """Return the Config of arguments, environment and profile file, in that order of precedence.
 
-    Raises ConfigError where one of them is unusable.
+    `settings` are values, or texts as `-o` takes them. Raises ConfigError where one of them is
+    unusable.
     """
     if api_key_file:
         api_key = _read_key(Path(api_key_file).expanduser())
+    settings = {name: _checked(name, value) for name, value in settings.items()}
     settings.setdefault(
         "cache_dir",
         Path(environ.get("MLHUBFS_CACHE_DIR") or platformdirs.user_cache_path("mlhubfs")),

@@ -1,5 +1,7 @@
 """The settings: where they come from, which are refused, and that the key is not shown."""
 
+from pathlib import Path
+
 import pytest
 
 from mlhubfs.config import (
@@ -212,6 +214,18 @@ def test_an_unusable_value_is_refused_with_the_option_and_what_would_do(text):
     name, _, value = text.partition("=")
     with pytest.raises(ConfigError, match=f"option {name}='{value}': .{{10,}}"):
         parse_options((text,))
+
+
+def test_settings_may_be_texts_as_options_are(tmp_path):
+    """As a program gives them by name; other values are taken as they are."""
+    environ = {"MLHUB_HOME": str(tmp_path)}
+    found = load(environ, ttl="1h", cache_size="1G", offline="on", cache_dir="x", memory=7)
+    assert (found.ttl, found.cache_size, found.offline, found.memory) == (3600, 1 << 30, True, 7)
+    assert found.cache_dir == Path("x").absolute()
+    with pytest.raises(ConfigError, match="option offline='yes': takes no value, or on or off"):
+        load(environ, offline="yes")
+    with pytest.raises(ConfigError, match=r"unknown option 'cachesize'.*; near: cache_size"):
+        load(environ, cachesize=1)
 
 
 @pytest.mark.parametrize(

@@ -591,7 +591,7 @@ class TestLifetime:
         """By the names of `-o`; what is none is refused."""
         with pytest.raises(ConfigError, match="neither an http"):
             mlhubfs.Catalog("ftp://h")
-        with pytest.raises(TypeError, match="colour"):
+        with pytest.raises(ConfigError, match="unknown option 'colour'"):
             catalog(colour="blue")
 
     def test_a_refused_key_is_told_at_once(self, host, catalog):

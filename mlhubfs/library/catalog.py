@@ -34,7 +34,8 @@ class Catalog:
 
     Without a source: `$MLHUB_ROOT_URL`, else MLHub's own root. The API key is `api_key`, else that
     of the environment or of the `profile`, as for a mount; further settings are those of
-    `mlhubfs mount -o`, by name. It shares listings and blocks on disk with mounts.
+    `mlhubfs mount -o`, by name: bytes, seconds and bools, or texts as there (`ttl="1h"`). It shares
+    listings and blocks on disk with mounts.
 
     To be closed (`with`, or `close`); else that happens when neither it nor what came out of it is
     used any more, at the latest at exit. Raises ConfigError, and the transport's errors where the
