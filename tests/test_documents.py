@@ -310,6 +310,14 @@ def test_the_readme_is_a_screenful_and_tells_what_is_incomplete():
     assert "no datasets" in broken
 
 
+def test_the_readme_of_a_static_catalog_tells_of_what_it_has():
+    """It has no datasets, types or archives."""
+    text = documents.readme(ROOT, 0, [], is_static=True).decode()
+    assert "<catalog>/@where/" in text
+    for one in ("<dataset>", "types=", "doi=", "@archive"):
+        assert one not in text
+
+
 def test_recorded_items_are_written_as_the_real_archive_has_its_own(tmp_path):
     """The same relative links to collection and assets as in a collection archive of MLHub's."""
     path = tmp_path / "archive.tar.gz"

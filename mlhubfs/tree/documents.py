@@ -154,8 +154,18 @@ def readme(root: str, datasets: int, problems: Iterable[str], *, is_static: bool
         "  catalog.json            the dataset as a STAC Catalog",
         "  dataset.json            citation, DOI, tags, licences",
     ]
+    views = [
+        "  @where/tags=TAG/                                datasets; text=PHRASE, doi=DOI",
+        "  <dataset>/@where/types=labels/                  its collections",
+        "  <collection>/@where/PROPERTY=VALUE/bbox=W,S,E,N/datetime=FROM..TO/   its items",
+        "  <collection>/@archive.tar.gz                    the whole collection in one file",
+    ]
     if is_static:
         levels = ["<catalog>/", "  catalog.json            the STAC Catalog"]
+        views = [
+            "  <catalog>/@where/tags=KEYWORD/                  collections below; text=PHRASE",
+            views[2],
+        ]
     lines = [
         "This directory is a catalog of Earth-observation training data, mounted by mlhubfs.",
         "",
@@ -170,10 +180,7 @@ def readme(root: str, datasets: int, problems: Iterable[str], *, is_static: bool
         "      stac.json           the STAC Item; its links lead to the files beside it",
         "      <asset>.<ext>       one file an asset: open it where it is",
         "Views, found by name, and listed if mounted with --show-views:",
-        "  @where/tags=TAG/                                datasets; text=PHRASE, doi=DOI",
-        "  <dataset>/@where/types=labels/                  its collections",
-        "  <collection>/@where/PROPERTY=VALUE/bbox=W,S,E,N/datetime=FROM..TO/   its items",
-        "  <collection>/@archive.tar.gz                    the whole collection in one file",
+        *views,
         "  <label item>/@source/                           the imagery it was made from",
         "",
         "Only what is read crosses the network, once; it is kept in a cache on disk.",
