@@ -239,6 +239,8 @@ def _explained(config: Config) -> Iterator[None]:
             "serve archives with `mlhubfs serve`; `mlhubfs demo` shows a sample"
         ) from None
     except (NotFound, BadAnswer) as error:
+        if is_local(config.source):
+            raise
         raise type(error)(
             f"{error}: is {config.source} the root of an API (MLHub's end in /mlhub/v1)? "
             "Of a static catalog, give its catalog.json"

@@ -169,7 +169,9 @@ class TestSources:
     def test_no_catalog(self, user, here, path, told):
         """A file or folder of this machine that is no catalog is told so."""
         (user.folder / "m").mkdir()
-        refused(here("mount", path, "m"), path, told)
+        done = here("mount", path, "m")
+        refused(done, path, told)
+        assert "root of an API" not in done.err
 
     @pytest.mark.parametrize(
         ("word", "told"),
