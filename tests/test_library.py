@@ -300,6 +300,8 @@ class TestItems:
         collection = opened.collection("c")
         asked(host)
         assert [one.id for one in collection.items(limit=3)] == ["i0", "i1", "i2"]
+        with pytest.raises(ValueError, match="limit is -1: give a number from 0 on"):
+            collection.items(limit=-1)
         assert asked(host).count("/v1/collections/c/items") <= 2  # one may be read ahead
 
     def test_a_bad_condition_is_refused_at_once(self, sample):
@@ -464,6 +466,8 @@ class TestAssets:
             asset.download(target, if_exists="overwrite")
         assert target.read_bytes() == b"before"
         assert asset.download(target, if_exists="skip").read_bytes() == b"before"
+        with pytest.raises(ValueError, match="'x': give one of resume, skip, overwrite"):
+            asset.download(target, if_exists="x")
         host.on("/store/B02.tif", Asset(CHIP))
         assert asset.download(target, if_exists="overwrite").read_bytes() == CHIP
 

@@ -72,6 +72,9 @@ class Asset:
         with a part), `skip` (leave any) or `overwrite`. Raises NotWritten, and the transport's
         errors; what had come by then is kept for the next time.
         """
+        if if_exists not in list(IfExists):
+            choices = ", ".join(IfExists)
+            raise ValueError(f"if_exists is {if_exists!r}: give one of {choices}")
         path = Path(to)
         if path.is_dir() or os.fspath(to).endswith("/"):
             path /= posixpath.basename(self._readable())

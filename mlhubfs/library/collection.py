@@ -60,6 +60,8 @@ class Collection:
         north in degrees; `datetime` a moment, or a tuple of the first and the last one. Who takes
         no more items ends the search. Raises BadCondition, and the errors of the transport.
         """
+        if limit is not None and limit < 0:
+            raise ValueError(f"limit is {limit}: give a number from 0 on, or None for all items")
         conditions = of_items(where, bbox, datetime)
         found = self._access.session.catalog.search(self.id, conditions, limit)
         return (to_item(self._access, self.id, model) for model in found)
