@@ -243,6 +243,16 @@ def test_a_missing_file_is_remembered(host, make):
     assert origin.version(asset).size == len(CHIP)
 
 
+def test_a_missing_file_is_told_once(host, make, caplog):
+    """The log says which asset it is, however often it is asked for."""
+    origin = make(negative_ttl=0)
+    caplog.set_level("INFO", "mlhubfs.content")
+    for _ in range(2):
+        with pytest.raises(NotFound):
+            origin.version(asset_at(f"{host.url}/a.tif"))
+    assert caplog.text.count("c/i/B02 is named by the catalog and not there: ") == 1
+
+
 def test_no_other_trouble_is_remembered(host, make):
     """A server that was away is asked again at once."""
     host.on("/a.tif", *[Reply(503)] * 8, Asset(CHIP))

@@ -75,6 +75,7 @@ class Origin:
         self._lock = threading.Lock()
         self._versions: OrderedDict[str, Version] = OrderedDict()
         self._missing: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._told: OrderedDict[str, None] = OrderedDict()
         self._links: OrderedDict[str, Location] = OrderedDict()
         self._rangeless: OrderedDict[str, None] = OrderedDict()
 
@@ -152,6 +153,10 @@ class Origin:
             with self._lock:
                 until = time.monotonic() + self._negative_ttl
                 _remember(self._missing, asset.key, (until, str(error)))
+                is_news = asset.key not in self._told
+                _remember(self._told, asset.key, None)
+            if is_news:
+                _log.info("%s is named by the catalog and not there: %s", asset, error)
             raise
         version = self._version_of(part)
         if part.whole is not None:
