@@ -331,6 +331,12 @@ def test_a_server_is_asked_for_what_it_can_tell_apart(texts, query):
     assert Where.parse(texts).query(()) == {}
 
 
+def test_a_server_is_asked_for_the_box_to_the_last_digit():
+    """A rounded one would miss items that touch its edge."""
+    box = "-87.626953125,15.95604762305055,-87,15.961329081596643"
+    assert Where.parse([f"bbox={box}"]).query() == {"bbox": box}
+
+
 boxes = st.tuples(*[st.floats(-180, 180)] * 2, *[st.floats(-90, 90)] * 2).map(
     lambda box: [box[0], min(box[2:]), box[1], max(box[2:])]
 )

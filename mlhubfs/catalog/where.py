@@ -254,7 +254,7 @@ class Where:
                 if {start, stop} != {".."}:
                     found["datetime"] = f"{start}/{stop}"
             elif isinstance(one, Within) and len(one.boxes) == 1:
-                found["bbox"] = ",".join(f"{number:.15g}" for number in one.boxes[0])
+                found["bbox"] = ",".join(map(_exact, one.boxes[0]))
         return found
 
     @cached_property
@@ -368,6 +368,11 @@ def _moments(text: object) -> Interval | None:
     except (ValueError, OverflowError):
         return None
     return start, start + _DAY_SECONDS - 1e-6 if len(text) == 10 else start
+
+
+def _exact(number: float) -> str:
+    """Return a number with all its digits: a box that is rounded misses what touches its edge."""
+    return repr(number).removesuffix(".0")
 
 
 def _rfc3339(seconds: float) -> str:
