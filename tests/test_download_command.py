@@ -13,6 +13,7 @@ import tarfile
 import termios
 import time
 
+import pystac
 import pytest
 from commands import MLHUBFS, User, names, need_root, refused
 from faulty import Asset, FaultyServer, Pattern, Reply
@@ -351,6 +352,36 @@ class TestAssets:
         assert user.run(*words, source=sample.root_url).code == 0
         found = {path.name for path in (tmp_path / "bigearthnet_v1").rglob("*") if path.is_file()}
         assert found == {"collection.json", "stac.json"}
+
+    def test_the_json_leads_to_what_is_there_and_nowhere_else(self, user, host, tmp_path):
+        """Of one download and of the next; a collection without a match is not there."""
+        for name in ("x", "y", "own"):
+            host.on(f"/store/{name}", Asset(content=b"chip"))
+        hrefs = {"B02": "/store/x", "B03": "/store/y"}
+        items = [stac_item(one, hrefs, kind=one) for one in "ab"]
+        mlhub(host, {"d": {"c": items, "e": [stac_item("f", hrefs, kind="f")]}})
+        words = ("download", "d", "--collection", "c=B02", "--collection", "e", "--where")
+        assert user.run(*words, "kind=x", source=root_of(host)).code == 0
+        assert not (tmp_path / "d").exists()
+        assert user.run(*words, "kind=a", source=root_of(host)).code == 0
+        assert names(tmp_path / "d") == ["c", "catalog.json", "dataset.json"]
+        catalog = pystac.Catalog.from_file(tmp_path / "d/catalog.json")
+        assert [sorted(one.assets) for one in catalog.get_items(recursive=True)] == [["B02"]]
+        words = ("download", "d", "--where", "kind=a|b")
+        assert user.run(*words, source=root_of(host)).code == 0
+        catalog = pystac.Catalog.from_file(tmp_path / "d/catalog.json")
+        found = list(catalog.get_items(recursive=True))
+        assert {one.id: sorted(one.assets) for one in found} == {key: [*hrefs] for key in "ab"}
+        shown = user.run("ls", "c", source=str(tmp_path / "d"))
+        assert shown.out.split() == ["collection.json", "a", "b"], shown.err
+
+    def test_a_collection_alone_can_be_opened(self, user, host, tmp_path):
+        """Its JSON does not lead to that of the dataset, which was not asked for."""
+        mlhub(host, {"d": {"c": [stac_item("a", {"B02": "/store"})]}})
+        done = user.run("download", "c", "--catalog-only", source=root_of(host))
+        assert done.code == 0, done.err
+        collection = pystac.Collection.from_file(tmp_path / "d/c/collection.json")
+        assert [one.id for one in collection.get_items()] == ["a"]
 
     def test_a_path_is_downloaded_as_it_is(self, user, sample, tmp_path):
         """An item with all its files, or one file."""

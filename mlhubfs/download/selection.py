@@ -2,21 +2,24 @@
 
 Owns the choice among the files of a dataset, and the layout, which is that of MLHub's archives and
 of the mount: `{dataset}/{collection}/{item}/{asset}.{ext}`. Files that belong to all items go to
-`{collection}/_common/`, once. The catalog's JSON beside them says where they are, also of those
-that were not wanted: a later download may bring them.
+`{collection}/_common/`, once. The catalog's JSON beside them names and links what is there, or on
+its way: what a later download brings, its JSON adds. So that of a collection comes after its items.
 
 *Threading.* One thread takes the files; the tree that they come from may be shared.
 """
 
+import os
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from mlhubfs.catalog.catalog import Catalog
+from mlhubfs.catalog.models import Collection, Item
 from mlhubfs.catalog.where import Where
 from mlhubfs.download.downloader import Wanted
 from mlhubfs.errors import MlhubfsError, NotFound
@@ -31,6 +34,7 @@ SHARED_KEYS = frozenset("documentation readme test_split train_split validation_
 """Keys of assets that are one file for all items of a collection, by MLHub's convention."""
 _COMMON = "_common"
 _STAC = "stac.json"
+_INWARD = frozenset("root parent collection child item".split())
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,9 @@ class Selector:
         self._selection = selection
         self._folder = folder
         self._shared: set[Path] = set()
+        self._matched: set[Path] = set()
+        self._coming: set[Path] = set()
+        """The JSON of levels that are being searched, and is written after what is below."""
 
     def files(self, path: str) -> Iterator[Found]:
         """Yield what is wanted of the dataset, collection, item or file at an absolute path.
@@ -105,9 +112,15 @@ class Selector:
             node = self._tree.node(below)
             if isinstance(node, CollectionDirectory):
                 directories[below] = node
-            elif isinstance(node, Document):
-                yield self._text(below)
+        text = self._text(f"{path}/catalog.json")
+        self._coming.add(text.target)
         yield from self._chosen(path, directories.items())
+        catalog = self._linked(text)
+        if self._is_without_match(catalog):
+            self._coming.discard(text.target)
+            return
+        yield self._text(f"{path}/dataset.json")
+        yield _text(text.target, catalog)
 
     def _below(
         self, path: str, node: CollectionDirectory
@@ -127,27 +140,80 @@ class Selector:
         if wanted:
             directories = list(directories)
             self._raise_if_unknown(path, {node.collection_id for _, node in directories})
+        levels: list[_Level] = []
         for below, node in directories:
             if not wanted or node.collection_id in wanted:
-                yield from self._collection(below, node)
+                collection = self._catalog.collection(node.collection_id)
+                level = _Level(node, collection, self._target(below) / json_name(collection))
+                levels.append(level)
+                self._coming.add(level.target)
+                yield from self._collection(below, level)
+        for level in reversed(levels):  # what is below comes first
+            yield from self._described(level)
 
     def _raise_if_unknown(self, path: str, known: set[str]) -> None:
         for unknown in sorted(self._selection.collections.keys() - known):
             raise NotFound(f"{path} has no collection {unknown!r}, but {', '.join(sorted(known))}")
 
-    def _collection(self, path: str, node: CollectionDirectory) -> Iterator[Found]:
-        collection = self._catalog.collection(node.collection_id)
-        yield self._text(posixpath.join(path, json_name(collection)))
-        if collection.assets:
-            yield from self._common(posixpath.join(path, _COMMON), node.collection_id)
-        if not collection.has_items:
-            return
-        for item in self._catalog.search(node.collection_id, self._selection.where):
-            below = posixpath.join(path, encode(item.id, node.reserved))
+    def _collection(self, path: str, level: "_Level") -> Iterator[Found]:
+        """Yield what is wanted of a collection but its JSON."""
+        collection_id, where = level.node.collection_id, self._selection.where
+        items: Iterator[Item] = iter(())
+        if level.collection.has_items:
+            items = self._catalog.search(collection_id, where)
+        first = next(items, None)
+        if level.collection.assets and (first or not where.conditions):
+            yield from self._common(posixpath.join(path, _COMMON), collection_id)
+        for item in chain([first] if first else [], items):
+            below = posixpath.join(path, encode(item.id, level.node.reserved))
             try:
-                yield from self._item(below, node.collection_id)
+                yield from self._item(below, collection_id)
+                self._matched.add(level.target)
             except MlhubfsError as error:
                 yield Missing(self._target(below), error)
+
+    def _described(self, level: "_Level") -> Iterator[Found]:
+        """Yield a collection's JSON, with links to what is there by now."""
+        document = self._linked(Text(level.target, level.node.describe()))
+        folder = level.target.parent
+        names = sorted(one.parent.name for one in folder.glob(f"*/{_STAC}"))
+        document["links"] += [
+            {"rel": "item", "href": f"./{name}/{_STAC}", "type": "application/geo+json"}
+            for name in names
+        ]
+        if level.target not in self._matched and self._is_without_match(document):
+            self._coming.discard(level.target)
+            return
+        self._keep_assets(document, folder, level.node.collection_id)
+        yield _text(level.target, document)
+
+    def _is_without_match(self, document: dict[str, Any]) -> bool:
+        """Say whether a level stays away because none of its items fulfils the conditions."""
+        has_any = any(link["rel"] in {"child", "item"} for link in document["links"])
+        return bool(self._selection.where.conditions) and not has_any
+
+    def _linked(self, text: Text) -> dict[str, Any]:
+        """Return a document of the catalog, without links to JSON that is not there."""
+        document: dict[str, Any] = msgspec.json.decode(text.content)
+        document["links"] = [
+            link
+            for link in document["links"]
+            if link["rel"] not in _INWARD or self._is_there(text.target.parent, link["href"])
+        ]
+        return document
+
+    def _keep_assets(self, document: dict[str, Any], folder: Path, collection_id: str) -> None:
+        """Drop the assets that are neither wanted nor there."""
+        assets = document.get("assets") or {}
+        for key, asset in list(assets.items()):
+            is_wanted = self._selection.has_asset(collection_id, key)
+            href = asset.get("href") if isinstance(asset, dict) else None
+            if not is_wanted and not self._is_there(folder, str(href)):
+                del assets[key]
+
+    def _is_there(self, folder: Path, href: str) -> bool:
+        path = os.path.normpath(folder / href)
+        return Path(path) in self._coming or os.path.isfile(path)  # noqa: PTH113 - any href at all
 
     def _known_item(self, path: str, collection_id: str, item_id: str) -> Iterator[Found]:
         self._raise_if_unknown(path, {collection_id})
@@ -174,7 +240,11 @@ class Selector:
                 self._shared.add(target)
             yield Wanted(file.asset, target, file.size)
         text = self._text(f"{path}/{_STAC}")
-        yield text._replace(content=_moved(text.content, moved)) if moved else text
+        document = self._linked(text)
+        for key, href in moved.items():
+            document["assets"][key]["href"] = href
+        self._keep_assets(document, text.target.parent, collection_id)
+        yield _text(text.target, document)
 
     def _whole(self, path: str) -> Iterator[Found]:
         """Yield all that a view leads to, or a collection's own directory of files."""
@@ -201,6 +271,14 @@ class Selector:
         return self._folder / path.lstrip("/")
 
 
+class _Level(NamedTuple):
+    """A collection or catalog that is being searched, and where its JSON goes."""
+
+    node: CollectionDirectory
+    collection: Collection
+    target: Path
+
+
 class _File:
     """A name in an item's directory, and the asset behind it."""
 
@@ -211,9 +289,5 @@ class _File:
         self.size = node.told_size
 
 
-def _moved(document: bytes, moved: Mapping[str, str]) -> bytes:
-    """Return a stac.json whose assets in `moved` are where that says."""
-    item = msgspec.json.decode(document)
-    for key, href in moved.items():
-        item["assets"][key]["href"] = href
-    return msgspec.json.format(msgspec.json.encode(item), indent=2) + b"\n"
+def _text(target: Path, document: dict[str, Any]) -> Text:
+    return Text(target, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
