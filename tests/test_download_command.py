@@ -383,6 +383,38 @@ class TestAssets:
         collection = pystac.Collection.from_file(tmp_path / "d/c/collection.json")
         assert [one.id for one in collection.get_items()] == ["a"]
 
+    @pytest.mark.parametrize(
+        ("words", "expected"),
+        [
+            (["--catalog-only"], ["d", "e"]),
+            (["--collection", "c=B02"], ["d"]),
+            (["--where", "kind=f"], ["e"]),
+        ],
+    )
+    def test_a_slash_is_all_of_the_source(self, user, host, tmp_path, words, expected):
+        """Of its datasets what is selected."""
+        items = {one: stac_item(one, {"B02": "/store"}, kind=one) for one in "if"}
+        mlhub(host, {"d": {"c": [items["i"]]}, "e": {"x": [items["f"]]}})
+        host.on("/store", Asset(content=b"chip"))
+        done = user.run("download", "/", *words, "-o", "out", source=root_of(host))
+        assert (done.code, done.err) == (0, "")
+        assert names(tmp_path / "out") == expected
+        for name in expected:
+            catalog = pystac.Catalog.from_file(tmp_path / "out" / name / "catalog.json")
+            assert len(list(catalog.get_items(recursive=True))) == 1
+
+    def test_the_archives_of_a_slash_are_all(self, user, host):
+        """Of every dataset."""
+        mlhub(host, {"d": {"c": []}, "e": {"x": []}})
+        host.on("/v1/archive/x/info", answer({"collection": "x", "dataset": "e", "size": 1}))
+        done = user.run("download", "/", "--dry-run", source=root_of(host))
+        assert done.out.split()[:4] == [str(SIZE), TARGET, "1", "x.tar.gz"], done.err
+
+    @pytest.mark.parametrize("words", [(), ("--dry-run",), ("--assets",), ("--catalog-only",)])
+    def test_an_empty_word_is_refused(self, user, host, words):
+        """It may have been a variable of a shell that was not set."""
+        refused(user.run("download", "", *words, source=root_of(host)), "'' means nothing")
+
     def test_a_path_is_downloaded_as_it_is(self, user, sample, tmp_path):
         """An item with all its files, or one file."""
         folder = "bigearthnet_v1/bigearthnet_v1_source"

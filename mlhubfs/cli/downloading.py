@@ -119,6 +119,8 @@ def download(
 
 def _find(session: Session, word: str) -> tuple[str, tuple[str, ...]]:
     """Return the path that a word means, and the collections whose archives are meant by it."""
+    if not word:
+        raise NotFound("'' means nothing: give a dataset, collection or path, or / for all")
     try:
         path = find_path(session.around, word)
         node = session.tree.node(path)

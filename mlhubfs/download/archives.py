@@ -16,14 +16,14 @@ from mlhubfs.tree.dataset import DatasetDirectory
 from mlhubfs.tree.item import AssetFile
 from mlhubfs.tree.names import encode
 from mlhubfs.tree.nodes import Node
-from mlhubfs.tree.root import Tree
+from mlhubfs.tree.root import Root, Tree
 from mlhubfs.tree.surroundings import Surroundings
 
 
 def find_path(around: Surroundings, word: str) -> str:
     """Return where in the tree that is which `word` means; raises NotFound for an unknown DOI.
 
-    A dataset's id or DOI, a collection's id, or a path already.
+    A dataset's id or DOI, a collection's id, or a path already: "/" is all of the source.
     """
     datasets = around.catalog.datasets()
     if word in datasets:
@@ -37,6 +37,9 @@ def find_path(around: Surroundings, word: str) -> str:
 
 def archived_collections(catalog: Catalog, node: Node) -> tuple[str, ...]:
     """Return the ids of the collections whose archives are a node's, in the server's order."""
+    if isinstance(node, Root):
+        named = (ref for one in catalog.datasets().values() for ref in one.collection_ids)
+        return (*dict.fromkeys(named), *catalog.loose_collections())
     if isinstance(node, DatasetDirectory):
         return catalog.datasets()[node.dataset_id].collection_ids
     return (node.collection_id,) if isinstance(node, CollectionDirectory) else ()

@@ -21,14 +21,15 @@ import msgspec
 from mlhubfs.catalog.catalog import Catalog
 from mlhubfs.catalog.models import Collection, Item
 from mlhubfs.catalog.where import Where
+from mlhubfs.download.archives import archived_collections
 from mlhubfs.download.downloader import Wanted
 from mlhubfs.errors import MlhubfsError, NotFound
 from mlhubfs.tree.collection import CollectionDirectory, json_name
 from mlhubfs.tree.dataset import DatasetDirectory
 from mlhubfs.tree.item import AssetFile, ItemDirectory
 from mlhubfs.tree.names import encode
-from mlhubfs.tree.nodes import Directory, Document, Symlink
-from mlhubfs.tree.root import Tree, target_of
+from mlhubfs.tree.nodes import Directory, Document, Node, Symlink
+from mlhubfs.tree.root import Root, Tree, target_of
 
 SHARED_KEYS = frozenset("documentation readme test_split train_split validation_split".split())
 """Keys of assets that are one file for all items of a collection, by MLHub's convention."""
@@ -96,14 +97,36 @@ class Selector:
             yield Wanted(node.asset, self._target(path), node.told_size)
         elif isinstance(node, Document):
             yield self._text(path)
+        elif isinstance(node, Root):
+            yield from self._source(node)
         elif isinstance(node, DatasetDirectory):
+            self._raise_if_unknown(path, self._collection_ids(node))
             yield from self._dataset(path)
         elif isinstance(node, CollectionDirectory):
-            yield from self._chosen(path, self._below(path, node))
+            if self._selection.collections:
+                known = {one.collection_id for _, one in self._below(path, node)}
+                self._raise_if_unknown(path, known)
+            yield from self._chosen(self._below(path, node))
         elif isinstance(node, ItemDirectory):
             yield from self._known_item(path, *node.ids)
         else:
             yield from self._whole(path)
+
+    def _source(self, root: Root) -> Iterator[Found]:
+        """Yield what is wanted of all datasets, and of the collections without one."""
+        nodes = {f"/{one.name}": root.child(one.name) for one in root.children()(0)}
+        known = {path: self._collection_ids(node) for path, node in nodes.items()}
+        self._raise_if_unknown("/", set().union(*known.values()))
+        wanted = self._selection.collections
+        for path, node in nodes.items():
+            if isinstance(node, DatasetDirectory):
+                if not wanted or known[path] & wanted.keys():
+                    yield from self._dataset(path)
+            elif isinstance(node, CollectionDirectory):
+                yield from self._chosen(self._below(path, node))
+
+    def _collection_ids(self, node: Node) -> set[str]:
+        return set(archived_collections(self._catalog, node))
 
     def _dataset(self, path: str) -> Iterator[Found]:
         directories: dict[str, CollectionDirectory] = {}
@@ -114,7 +137,7 @@ class Selector:
                 directories[below] = node
         text = self._text(f"{path}/catalog.json")
         self._coming.add(text.target)
-        yield from self._chosen(path, directories.items())
+        yield from self._chosen(directories.items())
         catalog = self._linked(text)
         if self._is_without_match(catalog):
             self._coming.discard(text.target)
@@ -133,13 +156,8 @@ class Selector:
             if isinstance(child, CollectionDirectory):
                 yield from self._below(there, child)
 
-    def _chosen(
-        self, path: str, directories: Iterable[tuple[str, CollectionDirectory]]
-    ) -> Iterator[Found]:
+    def _chosen(self, directories: Iterable[tuple[str, CollectionDirectory]]) -> Iterator[Found]:
         wanted = self._selection.collections
-        if wanted:
-            directories = list(directories)
-            self._raise_if_unknown(path, {node.collection_id for _, node in directories})
         levels: list[_Level] = []
         for below, node in directories:
             if not wanted or node.collection_id in wanted:
