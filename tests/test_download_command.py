@@ -410,6 +410,16 @@ class TestAssets:
         done = user.run("download", "/", "--dry-run", source=root_of(host))
         assert done.out.split()[:4] == [str(SIZE), TARGET, "1", "x.tar.gz"], done.err
 
+    @pytest.mark.parametrize("path", ["d", "d/c/i"])
+    def test_an_asset_that_no_item_has_is_named_at_the_end(self, user, host, tmp_path, path):
+        """With those that there are; what else is selected comes."""
+        host.on("/store", Asset(content=b"chip"))
+        mlhub(host, {"d": {"c": [stac_item("i", {"B02": "/store", "B03": "/store"})]}})
+        done = user.run("download", path, "--collection", "c=B02,B99", source=root_of(host))
+        assert done.code == 1
+        assert done.err == "mlhubfs: c has no asset 'B99', but B02, B03\n"
+        assert (tmp_path / "d/c/i/B02.tif").exists()
+
     @pytest.mark.parametrize("words", [(), ("--dry-run",), ("--assets",), ("--catalog-only",)])
     def test_an_empty_word_is_refused(self, user, host, words):
         """It may have been a variable of a shell that was not set."""

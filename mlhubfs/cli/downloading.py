@@ -114,7 +114,7 @@ def download(
         with _interruptible():
             (run.tell_archives if dry_run else run.fetch_archives)(ids)
             (run.tell_files if dry_run else run.fetch_files)(selector, paths)
-        sys.exit(run.end())
+        sys.exit(run.end(selector.unknown_assets()))
 
 
 def _find(session: Session, word: str) -> tuple[str, tuple[str, ...]]:
@@ -206,13 +206,15 @@ class _Run:
         if paths:
             click.echo(f"{done:,} files in {self._folder}")
 
-    def end(self) -> int:
-        """Print what has failed; return the exit code."""
+    def end(self, unknown: list[str]) -> int:
+        """Print what has failed, and what was `unknown`; return the exit code."""
+        for line in unknown:
+            click.echo(f"mlhubfs: {line}", err=True)
         for target, error in self._failed:
             click.echo(f"mlhubfs: {target}: {error}", err=True)
         if self._failed:
             click.echo(f"{len(self._failed):,} failed: the same command tries again", err=True)
-        return 1 if self._failed else 0
+        return 1 if self._failed or unknown else 0
 
     def _archives(self, ids: tuple[str, ...]) -> Iterator[Wanted]:
         for one in ids:

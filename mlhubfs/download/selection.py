@@ -81,6 +81,7 @@ class Selector:
         self._selection = selection
         self._folder = folder
         self._shared: set[Path] = set()
+        self._keys: dict[str, set[str]] = {}
         self._matched: set[Path] = set()
         self._coming: set[Path] = set()
         """The JSON of levels that are being searched, and is written after what is below."""
@@ -111,6 +112,17 @@ class Selector:
             yield from self._known_item(path, *node.ids)
         else:
             yield from self._whole(path)
+
+    def unknown_assets(self) -> list[str]:
+        """Say of each selected asset that nothing of its collection had, so far, what there was.
+
+        A collection of which no item was found tells nothing.
+        """
+        return [
+            f"{collection_id} has no asset {key!r}, but {', '.join(sorted(met))}"
+            for collection_id, met in self._keys.items()
+            for key in sorted(self._selection.collections.get(collection_id, frozenset()) - met)
+        ]
 
     def _source(self, root: Root) -> Iterator[Found]:
         """Yield what is wanted of all datasets, and of the collections without one."""
@@ -239,7 +251,7 @@ class Selector:
             yield from self._item(path, collection_id)
 
     def _common(self, path: str, collection_id: str) -> Iterator[Found]:
-        for file in self._assets(path):
+        for file in self._assets(path, collection_id):
             wanted = Wanted(file.asset, self._target(f"{path}/{file.name}"), file.size)
             self._shared.add(wanted.target)
             if self._selection.has_asset(collection_id, file.key):
@@ -247,7 +259,7 @@ class Selector:
 
     def _item(self, path: str, collection_id: str) -> Iterator[Found]:
         moved: dict[str, str] = {}
-        for file in self._assets(path):
+        for file in self._assets(path, collection_id):
             target = self._target(path) / file.name
             if file.key in SHARED_KEYS:
                 target = self._target(path).parent / _COMMON / file.name
@@ -274,12 +286,15 @@ class Selector:
                 raise NotFound(f"{path} is no dataset, collection, item or file: give one of these")
             yield from self.files(posixpath.join(path, entry.name))
 
-    def _assets(self, path: str) -> Iterator["_File"]:
+    def _assets(self, path: str, collection_id: str) -> Iterator["_File"]:
+        met = self._keys.setdefault(collection_id, set())
         directory = self._tree.directory(path)
         for entry in directory.children()(0):
             node = directory.child(entry.name)
             if isinstance(node, AssetFile):
-                yield _File(entry.name, node)
+                file = _File(entry.name, node)
+                met.add(file.key)
+                yield file
 
     def _text(self, path: str) -> Text:
         file = self._tree.file(path)
