@@ -1,15 +1,19 @@
 """A process that goes on when its command has returned.
 
 A daemon is forked before there is any thread, session or cache: none of them survives a fork. It
-reports through a pipe, so that the command returns when what it serves is there, or says why not.
+reports through a socket, so that the command returns when what it serves is there, or says why not;
+where the command ends before (Ctrl-C), so does the daemon.
 
-*Threading.* None yet, on purpose.
+*Threading.* None before the forks, on purpose; then one that notices the end of the command.
 """
 
 import contextlib
 import logging
 import logging.handlers
 import os
+import signal
+import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -30,14 +34,14 @@ def start(serve: Callable[[Started], None], *, log_path: Path, debug: bool) -> l
     Raises MountError with the words of the error that ended it before.
     """
     make_file(log_path)
-    reader, writer = os.pipe()
+    here, there = socket.socketpair()
     child = os.fork()
     if child == 0:
-        os.close(reader)
-        _run(serve, log_path, debug, writer)
-    os.close(writer)
+        here.close()
+        _run(serve, log_path, debug, there)
+    there.close()
     os.waitpid(child, 0)
-    with os.fdopen(reader, encoding="utf-8") as report:
+    with here, here.makefile(encoding="utf-8") as report:
         outcome = report.read()
     first, *notices = outcome.split("\n")
     if first != _STARTED:
@@ -45,16 +49,23 @@ def start(serve: Callable[[Started], None], *, log_path: Path, debug: bool) -> l
     return notices
 
 
-def _run(serve: Callable[[Started], None], log_path: Path, debug: bool, report: int) -> NoReturn:
+def _run(
+    serve: Callable[[Started], None], log_path: Path, debug: bool, command: socket.socket
+) -> NoReturn:
     """Become a daemon, serve, and never return."""
+    is_told = threading.Event()
 
     def say(outcome: str) -> None:
-        with contextlib.suppress(OSError), os.fdopen(report, "w", encoding="utf-8") as pipe:
-            pipe.write(outcome)
+        is_told.set()
+        with contextlib.suppress(OSError):
+            command.sendall(outcome.encode())
+            command.shutdown(socket.SHUT_WR)  # closing would not tell: the watching thread has it
 
     code = 1
     try:
         _daemonise(log_path, debug)
+        watch = threading.Thread(target=_end_with, args=(command, is_told), daemon=True)
+        watch.start()
         serve(lambda notices: say("\n".join((_STARTED, *notices))))
         code = 0
     except MlhubfsError as error:
@@ -67,6 +78,16 @@ def _run(serve: Callable[[Started], None], log_path: Path, debug: bool, report: 
         logging.shutdown()
         # Daemon threads may hang in a system call: nothing waits for them.
         os._exit(code)
+
+
+def _end_with(command: socket.socket, is_told: threading.Event) -> None:
+    """End this process when the command ends that waits for its word."""
+    with contextlib.suppress(OSError):
+        command.recv(1)  # nothing comes but the end
+    if not is_told.is_set():
+        _log.warning("who called for it has gone: it ends")
+        # What hangs in a request dies of it; libfuse, if it has just mounted, unmounts.
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _daemonise(log_path: Path, debug: bool) -> None:

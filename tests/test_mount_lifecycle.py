@@ -315,6 +315,18 @@ class TestRefusals:
         assert not is_mounted(where)
         assert user.processes() == []
 
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+    def test_interrupted_while_the_server_hangs(self, user, where, number):
+        """A `mount` that ends before it has mounted takes its daemon with it, however it ends."""
+        with socket.create_server(("127.0.0.1", 0)) as host:
+            host.settimeout(mounts.SECONDS)
+            url = f"http://127.0.0.1:{host.getsockname()[1]}/v1"
+            # What is accepted here never gets a word.
+            with user.running("mount", url, str(where)) as process, host.accept()[0]:
+                process.send_signal(number)
+                until(lambda: user.processes() == [], "the daemon has ended")
+        assert not is_mounted(where)
+
     def test_a_refused_key(self, user, where, tmp_path):
         """A key that the API refuses is told so, with how to set one; it is not printed."""
         with LocalServer(api_key="another", cache_dir=tmp_path / "server") as server:
