@@ -25,6 +25,8 @@ import platformdirs
 from mlhubfs.errors import MountError
 
 _TYPE = "fuse.mlhubfs"
+_LINKS = 40  # to follow, as the kernel does
+_TOOL_SECONDS = 5.0  # umount(8) asks the daemon, which may hang; fusermount does not
 _DETACHED_SECONDS = 5.0  # a daemon that saw its mount go ends by then, unless its disk is slow
 _END_SECONDS = 15.0  # the cache may take 5 s to be written, a request under way ends at once
 
@@ -59,6 +61,19 @@ def place_of(path: Path) -> tuple[Mount, str] | None:
     if inmost is None or inmost.type != _TYPE:
         return None
     return inmost, real[len(inmost.path) :] or "/"
+
+
+def real(where: Path) -> str:
+    """Return the real path of a mount point; what is mounted is not asked, for it may hang."""
+    path, mounted = where.absolute(), {one.path for one in mounts()}
+    for _ in range(_LINKS):
+        if path.name in {"", ".."}:
+            break
+        path = Path(os.path.realpath(path.parent), path.name)
+        if os.fspath(path) in mounted or not path.is_symlink():
+            return os.fspath(path)
+        path = path.parent / path.readlink()
+    return os.path.realpath(where)
 
 
 def is_served(where: Path) -> bool:
@@ -103,7 +118,7 @@ def unmount(where: Path, *, lazy: bool = False) -> None:
 
     `lazy` detaches it even while it is in use. Raises MountError.
     """
-    path = os.path.realpath(where)
+    path = real(where)
     mounted = [one for one in mounts() if one.path == path]
     if not mounted:
         raise MountError(f"{where} is not mounted")
@@ -150,7 +165,7 @@ def serving() -> list[Path]:
 
 def socket_path(where: Path) -> Path:
     """Return where the daemon that serves `where` answers questions."""
-    return _lock_path(os.path.realpath(where)).with_suffix(".sock")
+    return _lock_path(real(where)).with_suffix(".sock")
 
 
 def _is_dead(where: Path) -> bool:
@@ -170,9 +185,17 @@ def _unmount(where: Path, *, lazy: bool) -> None:
     for tool in tools:
         if shutil.which(tool[0]) is None:
             continue
-        done = subprocess.run(  # noqa: S603 - the system's own tool, no shell
-            [*tool, "--", os.fspath(where)], capture_output=True, text=True, check=False
-        )
+        try:
+            done = subprocess.run(  # noqa: S603 - the system's own tool, no shell
+                [*tool, "--", os.fspath(where)],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_TOOL_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            reason = "its daemon does not answer: use --lazy, and end the daemon with `kill -9`"
+            continue
         if done.returncode == 0:
             return
         reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no reason given"
@@ -189,7 +212,7 @@ def _daemon(path: str) -> Iterator[Callable[[], None]]:
     It is found before it ends and waited for as a process, not as a holder of its file: that it
     lets go of a little earlier. A mount of another user's has its file elsewhere; nobody waits.
     """
-    process = -1
+    process = pid = -1
     with (
         contextlib.suppress(OSError, ValueError, KeyError),
         _lock_path(path).open(encoding="utf-8") as file,
@@ -197,18 +220,20 @@ def _daemon(path: str) -> Iterator[Callable[[], None]]:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            process = os.pidfd_open(json.load(file)["pid"])
+            pid = json.load(file)["pid"]
+            process = os.pidfd_open(pid)
 
     def await_end() -> None:
         if process < 0 or select.select([process], [], [], _DETACHED_SECONDS)[0]:
             return
         # Another mount namespace (a container, `ip netns exec`) may hold a copy of the mount, and
-        # libfuse's loop goes on for it.
-        signal.pidfd_send_signal(process, signal.SIGTERM)
+        # libfuse's loop goes on for it. A daemon that was stopped must go on to end.
+        for number in (signal.SIGTERM, signal.SIGCONT):
+            signal.pidfd_send_signal(process, number)
         if not select.select([process], [], [], _END_SECONDS)[0]:
             raise MountError(
                 f"{path} is unmounted, but its daemon goes on after {_END_SECONDS:.0f} s: "
-                "see its log, or end it with `kill -9`"
+                f"see its log, or end it with `kill -9 {pid}`"
             )
 
     try:

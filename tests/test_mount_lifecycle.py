@@ -435,6 +435,17 @@ class TestEnding:
             assert file.read() == (SAMPLE / CHIP).read_bytes()
         until(lambda: not is_alive(pid), "the daemon has ended")
 
+    def test_a_daemon_that_was_stopped(self, user, where, source):
+        """Its mount is taken away without asking it, and it ends; a lazy one is only detached."""
+        (user.folder / "link").symlink_to("m")
+        for words in ((), ("--lazy",)):
+            assert user.run("mount", source, where, "-o", "ttl=0").code == 0
+            os.kill(daemon_of(where), signal.SIGSTOP)
+            assert user.run("umount", *words, "link") == (0, "", "")
+            assert not is_mounted(where)
+            if not words:
+                assert user.processes() == []
+
     def test_not_mounted(self, user, where):
         """What is not mounted, or does not exist, is told so."""
         refused(user.run("umount", where), f"{where} is not mounted")

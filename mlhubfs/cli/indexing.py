@@ -17,7 +17,7 @@ from mlhubfs import status as statuses
 from mlhubfs.catalog.catalog import Catalog
 from mlhubfs.catalog.index import Index
 from mlhubfs.catalog.listing import Listing
-from mlhubfs.cli.mounting import load, takes_options
+from mlhubfs.cli.mounting import load, mountpoint_of, takes_options
 from mlhubfs.errors import IndexUnusable, MlhubfsError
 from mlhubfs.session import open_session
 
@@ -49,7 +49,7 @@ def index(source: str, collections: tuple[str, ...], texts: tuple[str, ...]) -> 
 
 
 @click.command()
-@click.argument("where", required=False, type=click.Path(path_type=Path), metavar="[MOUNTPOINT]")
+@click.argument("where", required=False, type=mountpoint_of, metavar="[MOUNTPOINT]")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(where: Path | None, *, as_json: bool) -> None:
     """Show what the daemon of MOUNTPOINT has and did; without one, all mounts and what is on disk.
