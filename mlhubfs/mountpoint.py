@@ -18,7 +18,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import platformdirs
 
@@ -37,6 +37,15 @@ class Mount(NamedTuple):
     path: str
     type: str
     source: str
+
+
+class Daemon(NamedTuple):
+    """What a daemon's file says, and whether the daemon is there."""
+
+    where: Path
+    source: str
+    process: int
+    is_running: bool
 
 
 def mounts() -> list[Mount]:
@@ -97,7 +106,7 @@ def prepare(where: Path) -> None:
     if mounted and mounted[-1].type == _TYPE:
         raise MountError(
             f"{where} is already mounted, from {mounted[-1].source}: "
-            f"end that first with `mlhubfs umount {shlex.quote(os.fspath(where))}`"
+            f"end that first with {remedy(where)}"
         )
     try:
         with os.scandir(where) as names:
@@ -151,16 +160,23 @@ def held(where: Path, source: str) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def serving() -> list[Path]:
-    """Return the directories that running daemons of this user serve."""
+def daemons() -> list[Daemon]:
+    """Return this user's daemons: those that run, and those that ended and left a mount behind."""
     found = []
+    mounted = {one.path for one in mounts() if one.type == _TYPE}
     for path in sorted(_lock_path("").parent.glob("*.json")):
         with contextlib.suppress(OSError, ValueError, KeyError), path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                found.append(Path(json.load(file)["mountpoint"]))
+            is_running = not _locks(file)
+            told = json.load(file)
+            if is_running or told["mountpoint"] in mounted:
+                where = Path(told["mountpoint"])
+                found.append(Daemon(where, told["source"], told["pid"], is_running))
     return found
+
+
+def remedy(where: Path, *, lazy: bool = False) -> str:
+    """Return the command that takes a mount away."""
+    return f"`mlhubfs umount {'--lazy ' * lazy}{shlex.quote(os.fspath(where))}`"
 
 
 def socket_path(where: Path) -> Path:
@@ -215,11 +231,9 @@ def _daemon(path: str) -> Iterator[Callable[[], None]]:
     process = pid = -1
     with (
         contextlib.suppress(OSError, ValueError, KeyError),
-        _lock_path(path).open(encoding="utf-8") as file,
+        _lock_path(path).open("rb") as file,
     ):
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locks(file):
             pid = json.load(file)["pid"]
             process = os.pidfd_open(pid)
 
@@ -241,6 +255,15 @@ def _daemon(path: str) -> Iterator[Callable[[], None]]:
     finally:
         if process >= 0:
             os.close(process)
+
+
+def _locks(file: IO[bytes]) -> bool:
+    """Lock a daemon's file, as long as it is open, unless a running daemon does."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _lock_path(where: str) -> Path:

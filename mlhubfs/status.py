@@ -31,6 +31,7 @@ _OPTIONS = (
     "timeout", "connect_timeout", "read_timeout", "page_size", "sign", "allow_private",
 )  # fmt: skip
 _SECONDS = 10.0  # a daemon that does not answer by then hangs
+_LOOK_SECONDS = 2.0  # for who looks at all mounts
 
 
 def collections(walks: Iterable[Walk], now: float | None = None) -> list[Report]:
@@ -80,11 +81,11 @@ def answering(where: Path, report: Callable[[], Report]) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def ask(where: Path) -> Report:
+def ask(where: Path, *, seconds: float = _SECONDS) -> Report:
     """Return what the daemon that serves `where` tells; raises MountError."""
     path = mountpoint.socket_path(where)
     with socket.socket(socket.AF_UNIX) as asking:
-        asking.settimeout(_SECONDS)
+        asking.settimeout(seconds)
         try:
             with _short(path) as name:
                 asking.connect(name)
@@ -92,9 +93,39 @@ def ask(where: Path) -> Report:
                 report: Report = json.load(answer)
         except FileNotFoundError:
             raise MountError(f"no mlhubfs of yours serves {where}") from None
+        except ConnectionRefusedError:
+            raise MountError(
+                f"the daemon of {where} has ended: clear it with {mountpoint.remedy(where)}"
+            ) from None
         except (OSError, ValueError) as error:
-            raise MountError(f"the daemon of {where} does not answer: {error}") from None
+            raise MountError(
+                f"the daemon of {where} does not answer ({error}): wait, "
+                f"or end it with {mountpoint.remedy(where, lazy=True)} and `kill -9`"
+            ) from None
     return report
+
+
+def mounts(where: Path | None = None) -> Iterator[Report]:
+    """Yield what the daemon of `where` tells, else all daemons; `problem` says why one does not.
+
+    Raises MountError for `where`.
+    """
+    if where is not None:
+        yield {**ask(where, seconds=_LOOK_SECONDS), "problem": None}
+        return
+    for one in mountpoint.daemons():
+        try:
+            yield {**ask(one.where, seconds=_LOOK_SECONDS), "problem": None}
+        except MountError as error:
+            problem = str(error)
+            if one.is_running and not mountpoint.socket_path(one.where).exists():
+                problem = "it has not mounted yet, or is ending"
+            yield {
+                "mountpoint": os.fspath(one.where),
+                "source": one.source,
+                "process": one.process if one.is_running else None,
+                "problem": problem,
+            }
 
 
 def _answer(listening: socket.socket, report: Callable[[], Report]) -> None:

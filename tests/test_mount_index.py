@@ -296,12 +296,30 @@ class TestStatus:
         assert not list((tmp_path / "state").rglob("*.sock"))
 
     def test_a_killed_daemon_leaves_no_riddle(self, server, mounted):
-        """Its socket is in nobody's way, and status says that nobody answers."""
+        """Its socket is in nobody's way, and status says that it has ended, and what to do."""
         with mounted(server.root_url) as mount:
             os.kill(mount.daemon, signal.SIGKILL)
             until(lambda: not is_alive(mount.daemon), "the daemon ends")
-            with pytest.raises(mounts.CommandFailed, match="does not answer"):
+            remedy = f"has ended: clear it with `mlhubfs umount {mount.path}`"
+            with pytest.raises(mounts.CommandFailed, match=remedy):
                 report(mount)
-            assert json.loads(mount.command("status", "--json"))["mounts"] == []
+            (told,) = json.loads(mount.command("status", "--json"))["mounts"]
+            assert told["mountpoint"] == str(mount.path)
+            assert told["problem"].endswith(remedy)
+            assert f"{mount.path}: {server.root_url}: " in mount.command("status")
             mount.mount()
             assert report(mount)["process"] == mount.daemon
+
+    def test_a_daemon_that_hangs_is_told(self, server, mounted):
+        """Beside the others, and without waiting for it for long."""
+        with mounted(server.root_url) as mount:
+            assert report(mount)["problem"] is None
+            os.kill(mount.daemon, signal.SIGSTOP)
+            try:
+                (told,) = json.loads(mount.command("status", "--json"))["mounts"]
+                with pytest.raises(mounts.CommandFailed, match="does not answer"):
+                    report(mount)
+            finally:
+                os.kill(mount.daemon, signal.SIGCONT)
+            assert told["process"] == mount.daemon
+            assert "does not answer" in told["problem"]

@@ -12,7 +12,6 @@ import click
 from tqdm import tqdm
 
 from mlhubfs import config as settings
-from mlhubfs import mountpoint
 from mlhubfs import status as statuses
 from mlhubfs.catalog.catalog import Catalog
 from mlhubfs.catalog.index import Index
@@ -57,7 +56,7 @@ def status(where: Path | None, *, as_json: bool) -> None:
     Collections: known items, complete or not, and how long ago that was last found to be so.
     """
     folder = settings.load({**os.environ, "MLHUB_PROFILE": settings.ANONYMOUS}).cache_dir
-    report: dict[str, Any] = {"mounts": list(_mounts(where))}
+    report: dict[str, Any] = {"mounts": list(statuses.mounts(where))}
     if where is None:
         report["indexes"] = list(_indexes(folder / "index"))
         report["cache"] = {"folder": os.fspath(folder), "bytes": _folder_bytes(folder / "blocks")}
@@ -104,15 +103,6 @@ def _summary(listing: Listing) -> str:
     return f"{listing.name}: {len(listing):,} items, complete{where}"
 
 
-def _mounts(where: Path | None) -> Iterator[dict[str, Any]]:
-    if where is not None:
-        yield statuses.ask(where)
-        return
-    for one in mountpoint.serving():
-        with contextlib.suppress(MlhubfsError):  # one that is just beginning or ending
-            yield statuses.ask(one)
-
-
 def _indexes(folder: Path) -> Iterator[dict[str, Any]]:
     for path in sorted(folder.glob("*.sqlite")):
         try:
@@ -130,6 +120,9 @@ def _indexes(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _show_mount(report: dict[str, Any]) -> None:
+    if report["problem"]:
+        click.echo(f"{report['mountpoint']}: {report['source']}: {report['problem']}")
+        return
     offline = ", offline" if report["offline"] else ""
     click.echo(f"{report['mountpoint']}: {report['source']}, process {report['process']}{offline}")
     click.echo(f"  requests {report['requests']:,}, failed {report['errors']:,}")
