@@ -393,7 +393,7 @@ def readers(tmp_path_factory):
         yield rooms, found
 
 
-@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.differing_executors])
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.differing_executors])
 @given(st.data())
 def test_reads_are_the_true_bytes_wherever_they_are(readers, data):
     """At any offset, of any length, over block borders and past the end, in any order."""
@@ -759,4 +759,4 @@ def settled(content):
 
 
 TestReading = Reading.TestCase
-TestReading.settings = settings(deadline=None, max_examples=60, stateful_step_count=30)
+TestReading.settings = settings(deadline=None, max_examples=40, stateful_step_count=30)

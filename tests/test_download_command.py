@@ -9,6 +9,7 @@ import random
 import re
 import signal
 import subprocess
+import sys
 import tarfile
 import termios
 import time
@@ -305,7 +306,7 @@ class TestAssets:
         for chip in chips[:3]:
             path = f"/{chip.relative_to(tmp_path / 'out')}"
             shown = subprocess.run(
-                ["python", "-m", "mlhubfs", "cat", path, "-s", sample.root_url],
+                [sys.executable, "-m", "mlhubfs", "cat", path, "-s", sample.root_url],
                 env=user.environ, capture_output=True, check=True,
             )  # fmt: skip
             assert chip.read_bytes() == shown.stdout

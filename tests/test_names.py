@@ -40,7 +40,7 @@ def check_name(name):
     "What a path cannot hold (`/`, `%`, control characters, a leading `.` or `@`) is "
     "percent-encoded, and the name gives the id back."
 )
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=400)
 @given(ids, st.sampled_from(RESERVED))
 @example("%63ollection.json", RESERVED_IN_COLLECTION)
 def test_a_name_is_valid_and_gives_its_id_back(identifier, reserved):
@@ -53,7 +53,7 @@ def test_a_name_is_valid_and_gives_its_id_back(identifier, reserved):
     assert encode(identifier, reserved) == name
 
 
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=400)
 @given(st.one_of(ids, st.text("%2E0aF./@~", max_size=12)), st.sampled_from(RESERVED))
 @example("%2f", frozenset())
 @example("%61", frozenset())
