@@ -301,7 +301,7 @@ class TestAssets:
         dataset = tmp_path / "out/bigearthnet_v1"
         assert names(dataset) == ["bigearthnet_v1_source", "catalog.json", "dataset.json"]
         chips = sorted(dataset.glob("bigearthnet_v1_source/*/B02.tif"))
-        assert done.out == f"{len(chips)} files in out\n"
+        assert done.out == f"{len(chips)} files and {len(chips) + 3} documents in out\n"
         assert 0 < len(chips) < 24
         for chip in chips[:3]:
             path = f"/{chip.relative_to(tmp_path / 'out')}"
@@ -336,14 +336,14 @@ class TestAssets:
             host.on(href, Asset(content=b"chip"))
         done = user.run("download", "d", "--assets", source=root_of(host))
         assert done.code == 1
-        assert done.out == "3 files in .\n"
+        assert done.out == "3 files and 4 documents in .\n"
         first, second = done.err.splitlines()
         assert first.startswith("mlhubfs: d/c/a/B10.tif: ")
         assert second == "1 failed: the same command tries again"
         host.on("/store/10", Asset(content=b"late"))
         host.requests.clear()
         again = user.run("download", "d", "--assets", source=root_of(host))
-        assert again == (0, "4 files in .\n", "")
+        assert again == (0, "4 files and 4 documents in .\n", "")
         assert (tmp_path / "d/c/a/B10.tif").read_bytes() == b"late"
         assert [one.path for one in host.requests if "/store/" in one.path] == ["/store/10"]
 
@@ -410,6 +410,36 @@ class TestAssets:
         host.on("/v1/archive/x/info", answer({"collection": "x", "dataset": "e", "size": 1}))
         done = user.run("download", "/", "--dry-run", source=root_of(host))
         assert done.out.split()[:4] == [str(SIZE), TARGET, "1", "x.tar.gz"], done.err
+
+    def test_a_dry_run_counts_what_is_not_there(self, user, host):
+        """Files and the catalog's documents, one in the singular."""
+        host.on("/store", Asset(content=b"chip"))
+        mlhub(host, {"d": {"c": [stac_item("i", {"B02": "/store", "B03": "/store"})]}})
+        told = user.run("download", "d", "--assets", "--dry-run", source=root_of(host)).out
+        assert "2 files in all" in told
+        assert "4 documents of the catalog" in told
+        done = user.run("download", "d", "--collection", "c=B02", source=root_of(host))
+        assert done.out == "1 file and 4 documents in .\n"
+        told = user.run("download", "d", "--assets", "--dry-run", source=root_of(host)).out
+        assert "1 file in all" in told
+        assert "1 document of the catalog" in told
+        assert "1 file there already" in told
+        assert user.run("download", "d", "--assets", source=root_of(host)).code == 0
+        told = user.run("download", "d", "--assets", "--dry-run", source=root_of(host)).out
+        assert "0 files in all; 0 bytes" in told
+        assert "0 documents" in told
+
+    def test_an_archive_that_is_there_is_not_in_a_dry_run(self, user, host, tmp_path):
+        """It would not be downloaded."""
+        (tmp_path / TARGET).write_bytes(bytes(SIZE))
+        done = user.run("download", "d", "--dry-run", source=root_of(host))
+        assert done == (0, "              1 archive there already\n", "")
+
+    def test_a_file_that_is_no_asset_is_counted(self, user, host, tmp_path):
+        """README.txt is one."""
+        done = user.run("download", "README.txt", source=root_of(host))
+        assert done == (0, "0 files and 1 document in .\n", "")
+        assert (tmp_path / "README.txt").exists()
 
     @pytest.mark.parametrize("path", ["d", "d/c/i"])
     def test_an_asset_that_no_item_has_is_named_at_the_end(self, user, host, tmp_path, path):

@@ -138,14 +138,23 @@ class _Run:
         self._if_exists = if_exists
         self._downloader = Downloader(session.transport, session.network, connections=jobs)
         self._failed: list[tuple[Path, MlhubfsError]] = []
+        self._documents = 0
 
     def tell_archives(self, ids: tuple[str, ...]) -> None:
-        """Print the size of each archive, and of all."""
-        wanted = list(self._archives(ids))
+        """Print the size of each archive that is not there, and of all these."""
+        known = list(self._archives(ids))
+        wanted = [
+            one
+            for one in known
+            if not self._downloader.is_there(one.target, one.size, self._if_exists)
+        ]
         for one in wanted:
             click.echo(f"{one.size:>15}  {one.target.name}")
         if len(ids) > 1:
             click.echo(f"{sum(one.size or 0 for one in wanted):>15}  in all")
+        if len(known) > len(wanted):
+            there = _number(len(known) - len(wanted), "archive", ">15")
+            click.echo(f"{there} there already")
 
     def fetch_archives(self, ids: tuple[str, ...]) -> None:
         """Fetch archives one after the other, each by all connections."""
@@ -171,19 +180,25 @@ class _Run:
                 click.echo(one.target)
 
     def tell_files(self, selector: Selector, paths: list[str]) -> None:
-        """Print how many files there are in each directory of a collection, and in all."""
+        """Print how many files are to come to each directory of a collection, and in all."""
         counts: dict[str, int] = {}
-        told, is_all = 0, True
+        told, there, is_all = 0, 0, True
         for one in self._files(selector, paths, write=False):
+            if self._downloader.is_there(one.target, one.size, self._if_exists):
+                there += 1
+                continue
             place = "/".join(one.target.relative_to(self._folder).parts[:2])
             counts[place] = counts.get(place, 0) + 1
             told += one.size or 0
             is_all &= one.size is not None
         for place, count in counts.items():
-            click.echo(f"{count:>9} files  {place}")
+            click.echo(f"{_number(count, 'file', '>9')}  {place}")
         if paths:
             sizes = f"{told} bytes" if is_all else "sizes are known when they are fetched"
-            click.echo(f"{sum(counts.values()):>9} files in all; {sizes}")
+            click.echo(f"{_number(sum(counts.values()), 'file', '>9')} in all; {sizes}")
+            click.echo(f"{_number(self._documents, 'document', '>9')} of the catalog")
+        if there:
+            click.echo(f"{_number(there, 'file', '>9')} there already")
 
     def fetch_files(self, selector: Selector, paths: list[str]) -> None:
         """Fetch files side by side, while the catalog is being searched for more."""
@@ -204,7 +219,8 @@ class _Run:
                 else:
                     done += 1
         if paths:
-            click.echo(f"{done:,} files in {self._folder}")
+            documents = _number(self._documents, "document")
+            click.echo(f"{_number(done, 'file')} and {documents} in {self._folder}")
 
     def end(self, unknown: list[str]) -> int:
         """Print what has failed, and what was `unknown`; return the exit code."""
@@ -234,13 +250,20 @@ class _Run:
                 elif isinstance(one, Missing):
                     self._failed.append(one)
                 elif write:
-                    self._write(one)
+                    self._documents += 1
+                    if self._is_news(one):
+                        self._downloader.put(one.target, one.content)
+                else:
+                    self._documents += self._is_news(one)
 
-    def _write(self, text: Text) -> None:
+    def _is_news(self, text: Text) -> bool:
         there = self._downloader.is_there(text.target, len(text.content), self._if_exists)
         is_same = there and text.target.read_bytes() == text.content
-        if not (is_same or (there and self._if_exists is IfExists.SKIP)):
-            self._downloader.put(text.target, text.content)
+        return not (is_same or (there and self._if_exists is IfExists.SKIP))
+
+
+def _number(count: int, what: str, shape: str = ",") -> str:
+    return f"{count:{shape}} {what}{'s' * (count != 1)}"
 
 
 @contextmanager
