@@ -102,8 +102,7 @@ class TestArchives:
         """Its root neither."""
         host.on("/top.json", answer(stac_collection("top")))
         done = user.run("download", "/", source=f"{host.url}/top.json")
-        assert (done.code, done.out) == (1, "")
-        assert "has no archives" in done.err
+        refused(done, "has no archives", "--assets")
 
     def test_a_dataset_is_its_collections_archives(self, user, sample, tmp_path):
         """Byte for byte as the server has them; the second time nothing is fetched."""
@@ -179,6 +178,7 @@ class TestArchives:
         done = user.run("download", "d", source=root_of(host))
         assert (done.code, done.out) == (1, f"{TARGET}\n")
         assert done.err.startswith("mlhubfs: x.tar.gz: ")
+        assert "tries again" not in done.err
         assert (tmp_path / TARGET).stat().st_size == SIZE
 
     def test_what_there_is_not_is_refused_before_anything_is_fetched(self, user, host):
@@ -220,6 +220,14 @@ class TestGoingOn:
         assert (folder / TARGET).read_bytes() == DATA[:]
         asked = [one.headers["range"] for one in host.to("/storage")]
         assert "bytes=0-" not in [one[:8] for one in asked]
+
+    @pytest.mark.parametrize("folder", ["taken", "taken/below"])
+    def test_where_nothing_can_be_written_nothing_is_said_to_be_kept(self, user, host, folder):
+        """In one line."""
+        (user.folder / "taken").write_bytes(b"a file")
+        done = user.run("download", "c", "-o", folder, source=root_of(host))
+        refused(done, "c.tar.gz cannot be written")
+        assert "kept" not in done.err
 
     @pytest.mark.promise(
         "A download that was interrupted, killed, or stopped by a full disk goes on where it was; "

@@ -138,6 +138,7 @@ class _Run:
         self._if_exists = if_exists
         self._downloader = Downloader(session.transport, session.network, connections=jobs)
         self._failed: list[tuple[Path, MlhubfsError]] = []
+        self._absent: list[str] = []
         self._documents = 0
 
     def tell_archives(self, ids: tuple[str, ...]) -> None:
@@ -224,13 +225,13 @@ class _Run:
 
     def end(self, unknown: list[str]) -> int:
         """Print what has failed, and what was `unknown`; return the exit code."""
-        for line in unknown:
+        for line in (*self._absent, *unknown):
             click.echo(f"mlhubfs: {line}", err=True)
         for target, error in self._failed:
             click.echo(f"mlhubfs: {target}: {error}", err=True)
         if self._failed:
             click.echo(f"{len(self._failed):,} failed: the same command tries again", err=True)
-        return 1 if self._failed or unknown else 0
+        return 1 if self._failed or self._absent or unknown else 0
 
     def _archives(self, ids: tuple[str, ...]) -> Iterator[Wanted]:
         for one in ids:
@@ -240,7 +241,7 @@ class _Run:
             try:
                 yield wanted_archive(self._session.around, self._session.tree, one, self._folder)
             except NotFound as error:
-                self._failed.append((target, error))
+                self._absent.append(f"{target}: {error}; --assets downloads the files one by one")
 
     def _files(self, selector: Selector, paths: list[str], *, write: bool) -> Iterator[Wanted]:
         for path in paths:

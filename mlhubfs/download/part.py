@@ -120,7 +120,7 @@ class PartFile:
 
     def keep(self) -> None:
         """Make what is there outlast this process and this boot; leave nothing where it cannot."""
-        if self.version and self.version.validator and self.done:
+        if self._is_worth_keeping():
             with self._saving, contextlib.suppress(NotWritten):
                 try:
                     self._save(sync=True)
@@ -227,10 +227,14 @@ class PartFile:
         try:
             yield
         except OSError as error:
+            kept = "; what has come so far is kept, and the same command goes on from there"
             raise NotWritten(
-                f"{self._target} cannot be written: {os.strerror(error.errno or 0)}; "
-                "what has come so far is kept, and the same command goes on from there"
+                f"{self._target} cannot be written: {os.strerror(error.errno or 0)}"
+                f"{kept if self._is_worth_keeping() else ''}"
             ) from error
+
+    def _is_worth_keeping(self) -> bool:
+        return bool(self.version and self.version.validator and self.done)
 
 
 def _ranges(value: Any, version: Version) -> list[Range]:
