@@ -1,10 +1,12 @@
 """`mlhubfs cache`: what it says, what it removes, what it keeps, beside a mount or without one."""
 
 import json
+import subprocess
 from pathlib import Path
 
+import mounted as mounts
 import pytest
-from commands import User, refused
+from commands import User, need_root, refused
 from faulty import Asset, FaultyServer
 from rooms import answer, stac_item
 from synthetic import SyntheticServer, item
@@ -135,6 +137,36 @@ class TestClear:
             assert mount.command("cache", "clear", mount.path / "d" / "c").endswith("removed\n")
             assert path.read_bytes() == b"1" * LONG
             assert other.read_bytes() == b"j" * LONG
+
+
+class TestFullDisk:
+    @pytest.fixture
+    def full(self, user, server):
+        """A user whose cache is on a disk that has no room left."""
+        need_root()
+        user.cache.mkdir(parents=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", user.cache], check=True)
+        assert user.run("prefetch", "/", source=server.root_url).code == 0
+        fill = ["dd", "if=/dev/zero", f"of={user.cache}/filler", "bs=4k"]
+        assert b"No space" in subprocess.run(fill, capture_output=True, check=False).stderr
+        return user
+
+    def test_it_is_looked_over_and_cleared(self, full):
+        """`info` and `verify` write nothing; `clear` makes the room that it needs itself."""
+        assert report(full)["assets"] == 5
+        assert full.run("cache", "verify").out == "10 values, 0.5 MB: all sound\n"
+        assert full.run("cache", "clear", "--yes") == (0, "0.5 MB removed\n", "")
+        assert report(full)["assets"] == 0
+        assert report(full)["free"] > 4 * LONG
+
+    def test_it_is_cleared_beside_a_mount(self, full, server):
+        """Which goes on, and reads what was cleared anew."""
+        mounts.need_fuse("fuse3")
+        where = full.folder / "mount"
+        assert full.run("mount", server.root_url, where).code == 0
+        assert full.run("cache", "clear", "--yes") == (0, "0.5 MB removed\n", "")
+        assert (where / "d" / "c" / "i1" / "B02.tif").read_bytes() == b"1" * LONG
+        assert full.run("umount", where).code == 0
 
 
 class TestPin:

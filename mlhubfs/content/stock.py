@@ -4,8 +4,9 @@ Owns what is done to ranges of values, for commands; mounts may be using the cac
 readers and writers do is `cache`'s.
 
 All that goes is deleted by diskcache, a few values in a transaction: a reader finds a value or does
-not, a writer waits for milliseconds. Values are counted and found by their keys in the table of
-diskcache, read-only: it offers no ranges.
+not, a writer waits for milliseconds. Values are counted, found by their keys and looked into by the
+table of diskcache, read-only: it offers no ranges, and a full disk may still be looked over. To
+forget values the database needs room: where there is none their files go first, as if evicted.
 
 *Threading.* One thread.
 """
@@ -14,6 +15,7 @@ import contextlib
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -22,7 +24,7 @@ from urllib.parse import quote
 import diskcache
 
 from mlhubfs.content.cache import bad_blocks, pins_of
-from mlhubfs.content.disk import KEEP_SECONDS, open_cache
+from mlhubfs.content.disk import KEEP_SECONDS, BytesDisk, open_cache
 from mlhubfs.content.pins import Pin
 from mlhubfs.errors import CacheUnusable
 
@@ -31,6 +33,8 @@ _PAGE = 1000  # keys read at once
 _ASSET = 64  # digits of a key that name the asset
 _END = "g"  # above all that follows in a key
 _SECONDS = 60.0  # to wait for who writes
+_ROOM = 1 << 20  # bytes that the database needs to forget values
+_UNPINNED = "expire_time IS NULL"
 _BYTES = "size + ifnull(length(value), 0)"
 _TROUBLE = (sqlite3.Error, diskcache.Timeout, ValueError, OSError)
 
@@ -59,21 +63,28 @@ class Stock:
         if not (folder / "cache.db").exists():
             raise CacheUnusable(f"there is no cache in {folder}: nothing was read with it yet")
         with self._told():
-            self._cache = open_cache(folder, timeout=_SECONDS)
-            url = f"file:{quote(str(folder))}/cache.db?mode=ro"
-            self._table = sqlite3.connect(url, uri=True, timeout=_SECONDS)
+            self._table = _open_table(folder / "cache.db")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._table.close()
-        self._cache.close()
+        if "_cache" in self.__dict__:
+            self._cache.close()
+
+    @cached_property
+    def _cache(self) -> Any:
+        """The cache, to write to."""
+        with self._told():
+            return open_cache(self.folder, timeout=_SECONDS)
 
     @property
     def limit(self) -> int:
         """Most bytes that it may have, as who opened it last was told."""
-        return int(self._cache.size_limit)
+        with self._told():
+            query = "SELECT value FROM Settings WHERE key = 'size_limit'"
+            return int(self._table.execute(query).fetchone()[0])
 
     @property
     def free(self) -> int:
@@ -105,13 +116,19 @@ class Stock:
 
     def clear(self, keys: Iterable[str] = ("",)) -> int:
         """Remove what is not pinned, all or what begins with `keys`; return how many bytes."""
-        return self._each(keys, "expire_time IS NULL", self._cache.delete)
+        keys = list(keys)
+        if self.free < _ROOM:
+            self._remove_files(keys)
+            self._table.close()
+            with self._told():
+                self._table = _open_table(self.folder / "cache.db")
+        return self._each(keys, _UNPINNED, self._cache.delete)
 
     def pin(self, pin: Pin) -> None:
         """Keep what is there of it, and what comes."""
         with self._told():
             self.pins.add(pin)
-        self._each(pin.keys, "expire_time IS NULL", self._keep)
+        self._each(pin.keys, _UNPINNED, self._keep)
 
     def unpin(self, source: str, path: str) -> bool:
         """Keep a path no longer; say whether it was kept."""
@@ -129,16 +146,33 @@ class Stock:
             self._cache.touch(key)
 
     def _bad_blocks(self, key: str) -> int:
-        value = self._cache.get(key, read=True)
-        if value is None:
-            return int(key in self._cache)  # its file is gone; or another has just deleted it
-        if isinstance(value, bytes):
-            return bad_blocks(key, value)
-        with value:
-            try:
+        query = "SELECT mode, filename, value FROM Cache WHERE key = ?"
+        row = self._table.execute(query, (key,)).fetchone()
+        if row is None:
+            return 0  # another has just deleted it
+        try:
+            mode, name, held = row
+            value = BytesDisk(str(self.folder)).fetch(mode, name, held, read=True)
+            if isinstance(value, bytes):
+                return bad_blocks(key, value)
+            with value:
                 return bad_blocks(key, value.read())
-            except OSError:
-                return 1
+        except FileNotFoundError:
+            return int(self._table.execute(query, (key,)).fetchone() is not None)
+        except OSError:
+            return 1
+
+    def _remove_files(self, keys: Iterable[str]) -> None:
+        """Remove the files of values that are to go, but not what the database knows of them."""
+        for beginning in keys:
+            with self._told():
+                rows = self._table.execute(
+                    "SELECT filename FROM Cache WHERE key > ? AND key < ? "  # noqa: S608
+                    f"AND {_UNPINNED} AND filename IS NOT NULL",
+                    (beginning, beginning + _END),
+                ).fetchall()
+                for (name,) in rows:
+                    (self.folder / name).unlink(missing_ok=True)
 
     def _each(self, keys: Iterable[str], which: str, act: Callable[[str], object]) -> int:
         """Do something to the values that begin with `keys`; return how many bytes they have."""
@@ -182,3 +216,18 @@ class Stock:
             yield
         except _TROUBLE as error:
             raise CacheUnusable(f"the cache in {self.folder} cannot be used: {error}") from error
+
+
+def _open_table(path: Path) -> sqlite3.Connection:
+    """Open the database to read; of a full disk, too, where it may have no room for its locks."""
+    url = f"file:{quote(str(path))}?mode=ro"
+    table = sqlite3.connect(url, uri=True, timeout=_SECONDS)
+    try:
+        table.execute("SELECT 1 FROM Settings").fetchone()
+    except sqlite3.OperationalError:
+        table.close()
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists() and log.stat().st_size:
+            raise
+        table = sqlite3.connect(f"{url}&immutable=1", uri=True)  # nobody is writing to it
+    return table
