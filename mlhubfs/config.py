@@ -233,8 +233,8 @@ def parse_options(texts: tuple[str, ...]) -> dict[str, Any]:
     """
     settings: dict[str, Any] = {}
     for text in ",".join(texts).split(","):
-        name, _, value = text.strip().partition("=")
-        if not name or name in _GENERIC or name.startswith(("x-", "X-", "comment")):
+        name, equals, value = text.strip().partition("=")
+        if not (name or equals) or name in _GENERIC or name.startswith(("x-", "X-", "comment")):
             continue
         if name in {"api_key_file", "profile"}:
             settings[name] = value

@@ -192,12 +192,9 @@ def test_generic_mount_options_are_passed_over():
     assert parse_options((generic, "x-systemd.automount,x-gvfs-show,comment=why")) == {}
 
 
-@pytest.mark.parametrize("text", ["tll=1", "api_key=SECRET-1", "source=x", "=1x", "ttl =1"])
+@pytest.mark.parametrize("text", ["tll=1", "api_key=SECRET-1", "source=x", "=", "=1x", "ttl =1"])
 def test_an_unknown_option_is_refused_with_those_there_are(text):
     """A misspelt option must not pass for a generic one; its value is not repeated."""
-    if text == "=1x":
-        assert parse_options((text,)) == {}
-        return
     with pytest.raises(ConfigError, match=r"unknown option.*cache_size.*ttl") as raised:
         parse_options((text,))
     assert "SECRET-1" not in str(raised.value)
