@@ -16,7 +16,7 @@ from mlhubfs import status as statuses
 from mlhubfs.catalog.catalog import Catalog
 from mlhubfs.catalog.index import Index
 from mlhubfs.catalog.listing import Listing
-from mlhubfs.cli.mounting import load, mountpoint_of, takes_options
+from mlhubfs.cli.mounting import load, mountpoint_of, takes_options, word
 from mlhubfs.errors import IndexUnusable, MlhubfsError
 from mlhubfs.session import open_session
 
@@ -24,8 +24,8 @@ _STEP = 100  # items between two looks at the bar
 
 
 @click.command()
-@click.argument("source")
-@click.argument("collections", nargs=-1, metavar="[COLLECTION]...")
+@click.argument("source", type=word, metavar="SOURCE")
+@click.argument("collections", nargs=-1, type=word, metavar="[COLLECTION]...")
 @takes_options
 def index(source: str, collections: tuple[str, ...], texts: tuple[str, ...]) -> None:
     """Walk COLLECTIONs of SOURCE, by default all of them, and keep their names and JSON on disk.

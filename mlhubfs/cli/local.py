@@ -16,7 +16,7 @@ import click
 from mlhubfs import config as settings
 from mlhubfs import mount as mounts
 from mlhubfs import mountpoint
-from mlhubfs.cli.mounting import log_path_of
+from mlhubfs.cli.mounting import log_path_of, word
 from mlhubfs.errors import MlhubfsError, MountError
 from mlhubfs.server.run import LocalServer
 
@@ -27,7 +27,7 @@ _BRANCHES = 4  # names shown per directory: the whole tour fits a screen
 
 
 @click.command()
-@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[DIR|ARCHIVE]...")
+@click.argument("paths", nargs=-1, type=word, metavar="[DIR|ARCHIVE]...")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -48,7 +48,7 @@ _BRANCHES = 4  # names shown per directory: the whole tour fits a screen
 @click.option("--quiet", is_flag=True, help="Do not log requests.")
 @click.option("--until-eof", is_flag=True, hidden=True)
 def serve(
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     host: str,
     port: int,
     storage_port: int,
@@ -63,7 +63,7 @@ def serve(
     dataset as `cp -r` takes it from a mount, or a folder of these.
     """
     server = LocalServer(
-        paths,
+        tuple(map(Path, paths)),
         host=host,
         port=port,
         storage_port=storage_port,

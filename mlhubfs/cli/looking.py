@@ -15,13 +15,14 @@ import click
 import msgspec
 
 from mlhubfs import mountpoint
-from mlhubfs.cli.mounting import takes_options, takes_source
+from mlhubfs.cli.mounting import takes_options, takes_source, word
 from mlhubfs.cli.table import plain, sheet, table, width, written
 from mlhubfs.config import parse_options
 from mlhubfs.errors import NotFound
 from mlhubfs.library import Asset, Band, Catalog, Collection, Dataset, Item
 from mlhubfs.log import log_to
 
+_MOST = 10**9  # items that one may ask for
 _LONG = frozenset({"datetime", "eo:bands", "label:classes"})
 Thing = Dataset | Collection | Item | Asset
 
@@ -103,9 +104,11 @@ def collections(catalog: Catalog, *, match: str, as_json: bool) -> None:
     multiple=True,
     help="Only where this holds, as in `labels=Rice fields|Pastures`; all of several.",
 )
-@click.option("--bbox", metavar="W,S,E,N", help="Only what touches this box, in degrees.")
-@click.option("--datetime", metavar="FROM..TO", help="Only of this time, day, or range.")
-@click.option("--limit", type=click.IntRange(0), help="At most so many.")
+@click.option(
+    "--bbox", type=word, metavar="W,S,E,N", help="Only what touches this box, in degrees."
+)
+@click.option("--datetime", type=word, metavar="FROM..TO", help="Only of this time, day, or range.")
+@click.option("--limit", type=click.IntRange(0, _MOST), metavar="N", help="At most so many.")
 @_looks_into_catalog
 def items(
     _: Catalog,

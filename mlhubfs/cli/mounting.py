@@ -64,7 +64,11 @@ def _takes_long_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def takes_source(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the option `--source`."""
     return click.option(
-        "-s", "--source", help="As for `mlhubfs mount`; else $MLHUB_ROOT_URL, else MLHub's own."
+        "-s",
+        "--source",
+        type=word,
+        metavar="SOURCE",
+        help="As for `mlhubfs mount`; else $MLHUB_ROOT_URL, else MLHub's own.",
     )(command)
 
 
@@ -133,11 +137,16 @@ def _several(
     return sources.from_file(file, options) if file else sources.from_words(words, options)
 
 
-def mountpoint_of(word: str) -> Path:
-    """Return a mount point; not as `click.Path`, which looks at it and hangs with its daemon."""
-    if not word:
+def word(text: str) -> str:
+    """Return a word of the command line; an empty one is what a variable left that was not set."""
+    if not text:
         raise click.BadParameter("it must not be empty")
-    return Path(word)
+    return text
+
+
+def mountpoint_of(text: str) -> Path:
+    """Return a mount point; not as `click.Path`, which looks at it and hangs with its daemon."""
+    return Path(word(text))
 
 
 @click.command()

@@ -17,7 +17,7 @@ import click
 from mlhubfs import config as settings
 from mlhubfs import mountpoint
 from mlhubfs import status as statuses
-from mlhubfs.cli.mounting import load, takes_options
+from mlhubfs.cli.mounting import load, takes_options, word
 from mlhubfs.cli.sources import keyless
 from mlhubfs.config import ANONYMOUS, Config
 from mlhubfs.errors import ConfigError
@@ -34,10 +34,18 @@ def takes_places(*, required: bool = True) -> Callable[[Callable[..., Any]], Cal
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @click.argument(
-            "paths", nargs=-1, required=required, metavar="PATH..." if required else "[PATH]..."
+            "paths",
+            nargs=-1,
+            type=word,
+            required=required,
+            metavar="PATH..." if required else "[PATH]...",
         )
         @click.option(
-            "-s", "--source", help="Root URL of the API, where PATH is not inside a mount."
+            "-s",
+            "--source",
+            type=word,
+            metavar="SOURCE",
+            help="Root URL of the API, where PATH is not inside a mount.",
         )
         @takes_options
         @wraps(command)
