@@ -120,6 +120,10 @@ class TestItems:
             assert {"Coniferous forest", "Rice fields"} & set(item["properties"]["labels"])
             assert item["assets"]["labels"]["href"] == "./labels.geojson"
 
+    def test_a_collection_that_shares_its_id_with_a_dataset(self, run):
+        """The id names the collection."""
+        assert run("items", "sample_crop_fields_v1", "--limit", "1").startswith("sample_crop")
+
     def test_a_limit_walks_no_further(self, run):
         """Of 500 items, those of the first page."""
         with FaultyServer() as host:

@@ -111,7 +111,7 @@ def collections(catalog: Catalog, *, match: str, as_json: bool) -> None:
 @click.option("--limit", type=click.IntRange(0, _MOST), metavar="N", help="At most so many.")
 @_looks_into_catalog
 def items(
-    _: Catalog,
+    catalog: Catalog,
     *,
     thing: Thing,
     where: tuple[str, ...],
@@ -124,6 +124,9 @@ def items(
 
     With --json, each is a line of JSON.
     """
+    if isinstance(thing, Dataset):  # which may share its id with a collection
+        with contextlib.suppress(NotFound):
+            thing = catalog.collection(thing.id)
     if not isinstance(thing, Collection):
         raise NotFound(f"{thing.path} is no collection")
     given = {"bbox": bbox, "datetime": datetime}
