@@ -304,6 +304,13 @@ class TestItems:
             collection.items(limit=-1)
         assert asked(host).count("/v1/collections/c/items") <= 2  # one may be read ahead
 
+    @pytest.mark.parametrize("limit", [-1, 10**23])
+    def test_an_impossible_limit_is_refused(self, sample, limit):
+        """With its value and what would do, before anything is asked."""
+        collection = sample.collections()[0]
+        with pytest.raises(BadCondition, match=f"limit {limit}: give a whole number"):
+            collection.items(limit=limit)
+
     def test_a_bad_condition_is_refused_at_once(self, sample):
         """Not when the first item is taken."""
         with pytest.raises(BadCondition, match="nonsense"):

@@ -4,11 +4,13 @@
 """
 
 import posixpath
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mlhubfs.catalog import models
+from mlhubfs.errors import BadCondition
 from mlhubfs.library.access import Access
 from mlhubfs.library.asset import Asset, to_assets
 from mlhubfs.library.conditions import Conditions, Times, of_items
@@ -60,8 +62,8 @@ class Collection:
         north in degrees; `datetime` a moment, or a tuple of the first and the last one. Who takes
         no more items ends the search. Raises BadCondition, and the errors of the transport.
         """
-        if limit is not None and limit < 0:
-            raise ValueError(f"limit is {limit}: give a number from 0 on, or None for all items")
+        if limit is not None and not 0 <= limit <= sys.maxsize:
+            raise BadCondition(f"limit {limit}: give a whole number from 0, or None for all")
         conditions = of_items(where, bbox, datetime)
         found = self._access.session.catalog.search(self.id, conditions, limit)
         return (to_item(self._access, self.id, model) for model in found)
