@@ -106,11 +106,17 @@ class TestClear:
         assert filled.run("cache", "clear", "--yes").out == "0.5 MB removed\n"
         assert report(filled)["assets"] == 0
 
+    def test_all_of_a_source_is_asked_for_too(self, filled, server):
+        """As all is."""
+        done = filled.run("cache", "clear", "/", typed="\n", source=server.root_url)
+        assert done.out.startswith(f"Remove all of {server.root_url} in ")
+        assert report(filled)["assets"] == 5
+
     @pytest.mark.parametrize(("path", "left"), [("/", 0), ("/d/c", 1)])
     def test_a_path_is_cleared_without_a_server(self, filled, server, path, left):
         """All of the source, or a part of it."""
         before = len(server.requests)
-        assert filled.run("cache", "clear", path, source=server.root_url).code == 0
+        assert filled.run("cache", "clear", "--yes", path, source=server.root_url).code == 0
         assert report(filled)["assets"] == left
         assert len(server.requests) == before
 
@@ -119,7 +125,7 @@ class TestClear:
         """As a dataset is with its collections."""
         words = (path, "-s", nested)
         assert user.run("prefetch", *words).code == 0
-        assert user.run("cache", "clear", *words).out == "0.1 MB removed\n"
+        assert user.run("cache", "clear", "--yes", *words).out == "0.1 MB removed\n"
         assert report(user)["assets"] == 0
 
     def test_a_source_without_paths_is_not_understood(self, filled, server):
@@ -176,7 +182,9 @@ class TestPin:
         assert (done.code, done.err) == (0, "")
         assert done.out.endswith("/d/c is pinned\n")
         assert report(user)["pinned"]["assets"] == 4
-        user.run("cache", "clear", "--yes")
+        kept = "0.0 MB removed; 0.4 MB are pinned, and stay\n"
+        assert user.run("cache", "clear", "--yes").out == kept
+        assert user.run("cache", "clear", "/d/c", source=server.root_url).out == kept
         assert report(user)["assets"] == 4
         assert user.run("cache", "pin", "--unpin", "/d/c", source=server.root_url).code == 0
         assert report(user)["pinned"] == {"assets": 0, "bytes": 0, "paths": []}

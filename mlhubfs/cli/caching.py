@@ -69,20 +69,15 @@ def verify(texts: tuple[str, ...]) -> None:
 
 @cache.command()
 @takes_places(required=False)
-@click.option("--yes", is_flag=True, help="Do not ask before all of it is removed.")
+@click.option("--yes", is_flag=True, help="Do not ask before all of it, or of a source, goes.")
 def clear(places: list[Place], *, yes: bool) -> None:
     """Remove the blocks of PATHs (all of a source is its `/`), or of everything.
 
     What is pinned stays, and so do the listings. No server is asked.
     """
-    removed = 0
     for config, paths in places:
         with _stock(config) as stock:
-            if paths:
-                removed += _clear(stock, config, paths)
-            elif yes or click.confirm(f"Remove {_size(stock.totals().bytes)} in {stock.folder}?"):
-                removed += stock.clear()
-    click.echo(f"{_size(removed)} removed")
+            _clear(stock, config, paths, yes=yes)
 
 
 @cache.command()
@@ -104,9 +99,19 @@ def pin(places: list[Place], *, jobs: int, unpin: bool) -> None:
     sys.exit(1 if failed else 0)
 
 
-def _clear(stock: Stock, config: Config, paths: list[str]) -> int:
-    with open_session(replace(config, offline=True)) as session:
-        return sum(stock.clear(_keys(session.tree, path)) for path in paths)
+def _clear(stock: Stock, config: Config, paths: list[str], *, yes: bool) -> None:
+    keys = [""]
+    if paths:
+        with open_session(replace(config, offline=True)) as session:
+            keys = [key for path in paths for key in _keys(session.tree, path)]
+    what = f"all of {config.source}" if paths else _size(stock.totals().bytes)
+    is_all = not paths or "/" in paths
+    removed = 0
+    if yes or not is_all or click.confirm(f"Remove {what} in {stock.folder}?"):
+        removed = stock.clear(keys)
+    pinned = stock.pinned(keys).bytes
+    kept = f"; {_size(pinned)} are pinned, and stay" if pinned else ""
+    click.echo(f"{_size(removed)} removed{kept}")
 
 
 def _pin(config: Config, path: str, jobs: int) -> int:
