@@ -300,7 +300,7 @@ class TestItems:
         collection = opened.collection("c")
         asked(host)
         assert [one.id for one in collection.items(limit=3)] == ["i0", "i1", "i2"]
-        with pytest.raises(ValueError, match="limit is -1: give a number from 0 on"):
+        with pytest.raises(BadCondition, match="limit -1: give a whole number"):
             collection.items(limit=-1)
         assert asked(host).count("/v1/collections/c/items") <= 2  # one may be read ahead
 

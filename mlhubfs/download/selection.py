@@ -236,7 +236,10 @@ class Selector:
         """Drop the assets that are neither wanted nor there."""
         assets = document.get("assets") or {}
         for key, asset in list(assets.items()):
-            is_wanted = self._selection.has_asset(collection_id, key)
+            # The catalog alone describes all of it: a later download brings the files.
+            is_wanted = self._selection.catalog_only or self._selection.has_asset(
+                collection_id, key
+            )
             href = asset.get("href") if isinstance(asset, dict) else None
             if not is_wanted and not self._is_there(folder, str(href)):
                 del assets[key]
