@@ -5,6 +5,7 @@
 
 import datetime as dt
 import posixpath
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -50,7 +51,8 @@ class Item:
     def document(self) -> dict[str, Any]:
         """Its JSON, as the mount's stac.json has it: with relative links, without secrets."""
         file = self._access.session.tree.file(posixpath.join(self.path, "stac.json"))
-        return decode(bytes(file.open().read(0, file.attributes().size)))
+        # Not by its size: to ask that would render it once more.
+        return decode(bytes(file.open().read(0, sys.maxsize)))
 
     def sources(self) -> list["Item"]:
         """Return the imagery that its labels were made from, by its `source` links.

@@ -11,14 +11,12 @@ from urllib.parse import quote
 
 from mlhubfs.catalog.models import Asset, Collection
 from mlhubfs.content.asset import AssetRef, Location
-from mlhubfs.content.checksum import parse_checksum
 from mlhubfs.errors import BadAnswer, Denied, NotFound, Unavailable
-from mlhubfs.transport.local import is_local
 from mlhubfs.tree import documents
 from mlhubfs.tree.archive import ARCHIVE, archive_file
 from mlhubfs.tree.choices import Items, choose_below
 from mlhubfs.tree.hrefs import Hrefs
-from mlhubfs.tree.item import AssetFile, ItemDirectory, file_names, is_html, located
+from mlhubfs.tree.item import AssetFile, ItemDirectory, file_names, located, to_ref
 from mlhubfs.tree.names import decode, encode, is_cut
 from mlhubfs.tree.nodes import (
     Attributes,
@@ -257,13 +255,7 @@ class CommonDirectory(Directory):
             return located(found, base, collection.fetched, self._around.hrefs)
 
         identity = (catalog.root, self._id, "", asset.key)
-        return AssetRef(
-            identity,
-            locate,
-            is_html=is_html(asset),
-            is_local=is_local(asset.href),
-            checksum=parse_checksum(asset.checksum),
-        )
+        return to_ref(identity, locate, asset)
 
 
 def common_files(collection: Collection, hrefs: Hrefs) -> dict[str, Asset]:

@@ -156,13 +156,7 @@ class ItemDirectory(Directory):
             return located(found, base, item.fetched, self._around.hrefs)
 
         identity = (catalog.root, self._collection_id, self._item_id, asset.key)
-        return AssetRef(
-            identity,
-            locate,
-            is_html=is_html(asset),
-            is_local=is_local(asset.href),
-            checksum=parse_checksum(asset.checksum),
-        )
+        return to_ref(identity, locate, asset)
 
     def _render(self) -> bytes:
         item = self._item()
@@ -305,6 +299,19 @@ def located(asset: Asset, base: str, fetched: float, hrefs: Hrefs) -> Location:
 
 def _find(item: Item, key: str) -> Asset | None:
     return next((one for one in item.assets if one.key == key), None)
+
+
+def to_ref(
+    identity: tuple[str, ...], locate: Callable[[float], Location], asset: Asset
+) -> AssetRef:
+    """Return what content knows an asset as, by what the catalog says of it."""
+    return AssetRef(
+        identity,
+        locate,
+        is_html=is_html(asset),
+        is_local=is_local(asset.href),
+        checksum=parse_checksum(asset.checksum),
+    )
 
 
 def is_html(asset: Asset) -> bool:
