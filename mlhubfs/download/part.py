@@ -81,7 +81,9 @@ class PartFile:
         """Start with nothing; the file is of this version from now on."""
         with self._told():
             self._note_path.unlink(missing_ok=True)  # first: it speaks of bytes that go
-            os.ftruncate(self._descriptor, 0)
+            # ext4 takes even an empty file that is cut for one to be written out when it is closed.
+            if os.fstat(self._descriptor).st_size:
+                os.ftruncate(self._descriptor, 0)
         self._synced = None
         self.version = version
         self.gaps = Gaps([(0, version.size)])
