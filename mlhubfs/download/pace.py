@@ -7,8 +7,8 @@ as long as the rate grows with them.
 *Threading.* For whoever holds the lock of the download.
 """
 
-FIRST = 4
-"""Connections at the beginning: two round trips later it would be known whether they pay."""
+FIRST = 8
+"""Connections at the beginning; over a long way it takes round trips to learn whether more pay."""
 _WINDOW_SECONDS = 0.2  # enough for a new connection's first bytes at 50 ms
 _LONGEST_WINDOW_SECONDS = 5.0
 _GAIN = 1.1  # a rate that is higher by less is chance
