@@ -1,33 +1,58 @@
 """Words on the command line: what they mean, what is printed, how it ends.
 
 Owns the exit codes: 0 done, 1 refused with one line on stderr, 2 not understood. The commands are
-in the modules beside this one, by what they are about.
+in the modules beside this one, by what they are about, and each is loaded when it is given: a
+download does not wait for what mounts.
 """
 
 import logging
 import os
 import pwd
 import sys
+from importlib import import_module
 
 import click
 
-from mlhubfs.cli import (
-    caching,
-    downloading,
-    files,
-    indexing,
-    local,
-    looking,
-    mounting,
-    prefetching,
-    setup,
-)
 from mlhubfs.errors import MlhubfsError
 from mlhubfs.version import __version__
+
+_MODULES = {
+    "demo": "local",
+    "mount": "mounting",
+    "umount": "mounting",
+    "datasets": "looking",
+    "collections": "looking",
+    "items": "looking",
+    "show": "looking",
+    "ls": "files",
+    "cat": "files",
+    "stat": "files",
+    "prefetch": "prefetching",
+    "cache": "caching",
+    "download": "downloading",
+    "index": "indexing",
+    "status": "indexing",
+    "serve": "local",
+    "configure": "setup",
+    "doctor": "setup",
+}
+"""Where each command is, in the order of `--help`."""
 
 
 class _Commands(click.Group):
     """The commands, and what mount(8) calls: `mlhubfs SOURCE MOUNTPOINT -o ...`."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Return their names."""
+        return list(_MODULES)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load the command of that name; None if there is none."""
+        module = _MODULES.get(cmd_name)
+        if module is None:
+            return None
+        command: click.Command = getattr(import_module(f"{__name__}.{module}"), cmd_name)
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -46,29 +71,6 @@ def cli() -> None:
     Datasets, collections, items and assets are directories and files; only what is read crosses
     the network, once. Try `mlhubfs demo` first: it needs neither an account nor the internet.
     """
-
-
-for _command in (
-    local.demo,
-    mounting.mount,
-    mounting.umount,
-    looking.datasets,
-    looking.collections,
-    looking.items,
-    looking.show,
-    files.ls,
-    files.cat,
-    files.stat,
-    prefetching.prefetch,
-    caching.cache,
-    downloading.download,
-    indexing.index,
-    indexing.status,
-    local.serve,
-    setup.configure,
-    setup.doctor,
-):
-    cli.add_command(_command)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import click
 from tqdm import tqdm
 
 from mlhubfs import config as settings
-from mlhubfs.cli.mounting import takes_options
+from mlhubfs.cli.options import takes_options
 from mlhubfs.cli.places import Place, takes_places
 from mlhubfs.cli.prefetching import fill, filling, keys_of, measure, takes_jobs
 from mlhubfs.config import Config

@@ -9,7 +9,7 @@ import click
 from tqdm import tqdm
 
 from mlhubfs.catalog.where import Where, condition
-from mlhubfs.cli.mounting import load
+from mlhubfs.cli.options import load
 from mlhubfs.download.archives import (
     archive_path,
     archived_collections,

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from mlhubfs.cli.mounting import load, takes_options, takes_source
+from mlhubfs.cli.options import load, takes_options, takes_source
 from mlhubfs.cli.places import absolute
 from mlhubfs.errors import MlhubfsError
 from mlhubfs.log import log_to

@@ -16,7 +16,7 @@ from mlhubfs import status as statuses
 from mlhubfs.catalog.catalog import Catalog
 from mlhubfs.catalog.index import Index
 from mlhubfs.catalog.listing import Listing
-from mlhubfs.cli.mounting import load, mountpoint_of, takes_options, word
+from mlhubfs.cli.options import load, mountpoint_of, takes_options, word
 from mlhubfs.errors import IndexUnusable, MlhubfsError
 from mlhubfs.session import open_session
 

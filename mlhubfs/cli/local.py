@@ -16,7 +16,7 @@ import click
 from mlhubfs import config as settings
 from mlhubfs import mount as mounts
 from mlhubfs import mountpoint
-from mlhubfs.cli.mounting import log_path_of, word
+from mlhubfs.cli.options import log_path_of, word
 from mlhubfs.errors import MlhubfsError, MountError
 from mlhubfs.server.run import LocalServer
 

@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from mlhubfs import mountpoint
-from mlhubfs.cli.mounting import takes_options, takes_source, word
+from mlhubfs.cli.options import takes_options, takes_source, word
 from mlhubfs.cli.table import plain, sheet, table, width, written
 from mlhubfs.config import parse_options
 from mlhubfs.errors import NotFound

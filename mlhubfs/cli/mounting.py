@@ -2,18 +2,16 @@
 
 import logging
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
-import platformdirs
 
-from mlhubfs import config as settings
 from mlhubfs import mount as mounts
 from mlhubfs import mountpoint
 from mlhubfs.cli import sources
+from mlhubfs.cli.options import load, log_path_of, mountpoint_of, takes_options
 from mlhubfs.config import OPTIONS, Config
 from mlhubfs.log import log_to
 
@@ -42,34 +40,12 @@ def _options_help() -> str:
     )
 
 
-def takes_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the option `-o`."""
-    return click.option(
-        "-o",
-        "texts",
-        metavar="OPT[=VALUE],...",
-        multiple=True,
-        help="Settings, as mount(8) writes them; `mlhubfs mount --help` lists them.",
-    )(command)
-
-
 def _takes_long_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command an option for each setting that `-o` takes, hidden: the epilog lists them."""
     for name, option in reversed(OPTIONS.items()):
         long = f"--{name.replace('_', '-')}"
         command = click.option(long, name, is_flag=option.default is False, hidden=True)(command)
     return command
-
-
-def takes_source(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the option `--source`."""
-    return click.option(
-        "-s",
-        "--source",
-        type=word,
-        metavar="SOURCE",
-        help="As for `mlhubfs mount`; else $MLHUB_ROOT_URL, else MLHub's own.",
-    )(command)
 
 
 @click.command(epilog=f"{_options_help()}\n\n{_ENVIRONMENT}")
@@ -137,32 +113,9 @@ def _several(
     return sources.from_file(file, options) if file else sources.from_words(words, options)
 
 
-def word(text: str) -> str:
-    """Return a word of the command line; an empty one is what a variable left that was not set."""
-    if not text:
-        raise click.BadParameter("it must not be empty")
-    return text
-
-
-def mountpoint_of(text: str) -> Path:
-    """Return a mount point; not as `click.Path`, which looks at it and hangs with its daemon."""
-    return Path(word(text))
-
-
 @click.command()
 @click.argument("where", type=mountpoint_of, metavar="MOUNTPOINT")
 @click.option("--lazy", is_flag=True, help="Detach it now even if it is in use.")
 def umount(where: Path, *, lazy: bool) -> None:
     """Take the mount on MOUNTPOINT away; returns when its daemon has ended."""
     mountpoint.unmount(where, lazy=lazy)
-
-
-def load(source: str | None, texts: tuple[str, ...]) -> Config:
-    """Return the Config of a source, `-o` texts and the environment."""
-    return settings.load(os.environ, source=source, **settings.parse_options(texts))
-
-
-def log_path_of(where: Path) -> Path:
-    """Return where the daemon of a mount logs to."""
-    name = re.sub(r"[^\w.-]+", "-", os.fspath(where.absolute())).strip("-")[-120:]
-    return Path(platformdirs.user_log_path("mlhubfs")) / f"{name or 'root'}.log"

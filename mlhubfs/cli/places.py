@@ -17,7 +17,7 @@ import click
 from mlhubfs import config as settings
 from mlhubfs import mountpoint
 from mlhubfs import status as statuses
-from mlhubfs.cli.mounting import load, takes_options, word
+from mlhubfs.cli.options import load, takes_options, word
 from mlhubfs.cli.sources import keyless
 from mlhubfs.config import ANONYMOUS, Config
 from mlhubfs.errors import ConfigError
