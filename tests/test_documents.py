@@ -200,8 +200,11 @@ def test_an_asset_that_is_no_file_here_keeps_its_link():
 
 def test_an_asset_with_a_link_that_is_no_url_does_no_harm():
     """The rest of the directory is there."""
-    document = written_item(stac_item("a", {"bad": {"href": "http://[oops/"}, "good": "./g.tif"}))
+    document = written_item(
+        stac_item("a", {"bad": {"href": "http://[oops/"}, "good": f"{ROOT}/g.tif"})
+    )
     assert document["assets"]["good"]["href"] == "./good.tif"
+    assert document["assets"]["bad"]["href"] == "http://[oops/"
 
 
 # --- secrets

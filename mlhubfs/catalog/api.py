@@ -6,6 +6,10 @@ What looks simple and is not, beside what `paging` says of pages:
 
 1. `/collections` pages too, or stops at ten without a link, though it counts more.
 2. An id that is empty, `.` or `..` cannot be written in a URL's path.
+3. Relative hrefs of assets are meant from the document's own URL. For one that was asked for singly
+   and came by a redirect, that is where it came from. Else its `self` link tells: it may be a file
+   that the server took in. But servers name the host that they believe they have, so a link to this
+   very route, or to where the catalog may not send us, is our own URL.
 
 *Threading.* Stateless; any thread that may wait on the network.
 """
@@ -19,6 +23,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from mlhubfs.catalog import models
+from mlhubfs.catalog.base import are_settled, self_href, settled
 from mlhubfs.catalog.paging import Pages
 from mlhubfs.errors import BadAnswer, Denied, NotFound
 from mlhubfs.transport.client import Body, Transport
@@ -67,16 +72,21 @@ class Api:
         matched = pages[0].matched or 0
         if sum(len(page.collections) for page in pages) < matched:  # see 1
             pages = list(self._collection_pages(limit=matched))
-        found = {one.id: one for page in pages for one in page.collections}
+        found = {
+            one.id: self._settled(one, f"/collections/{_quoted(one.id)}")
+            for page in pages
+            for one in page.collections
+        }
         if len(found) < matched:
             _log.warning("%s counts %d collections and lists %d", self.root, matched, len(found))
         return list(found.values())
 
     def collection(self, collection_id: str) -> models.Collection:
         """Return the collection with that id."""
-        body = self._get(f"/collections/{_segment(collection_id)}")
-        collection = models.parse_collection(body, time.monotonic())
-        return _same(collection, collection_id)
+        route = f"/collections/{_segment(collection_id)}"
+        document = self._transport.get_document(self.root + route)
+        collection = models.parse_collection(bytes(document.body), time.monotonic())
+        return self._settled(_same(collection, collection_id), route, document.url)
 
     def children(self, collection_id: str) -> list[models.Collection]:  # noqa: ARG002
         """Return nothing: an API has no collections below collections."""
@@ -84,8 +94,15 @@ class Api:
 
     def item(self, collection_id: str, item_id: str) -> models.Item:
         """Return the item with that id: one request."""
-        body = self._get(f"/collections/{_segment(collection_id)}/items/{_segment(item_id)}")
-        return _same(models.parse_item(body, time.monotonic()), item_id)
+        route = f"/collections/{_segment(collection_id)}/items/{_segment(item_id)}"
+        document = self._transport.get_document(self.root + route)
+        item = models.parse_item(bytes(document.body), time.monotonic())
+        return self._settled(_same(item, item_id), route, document.url)
+
+    def settled(self, collection_id: str, item: models.Item) -> models.Item:
+        """Return an item of a page with absolute hrefs of assets."""
+        above, here = _quoted(collection_id), _quoted(item.id)
+        return self._settled(item, f"/collections/{above}/items/{here}")
 
     def page(
         self,
@@ -178,6 +195,24 @@ class Api:
                 f"{self.root}/collections/{collection}/items/{collection}", deadline=deadline
             )
 
+    def _settled(
+        self, value: models.ItemOrCollection, route: str, url: str | None = None
+    ) -> models.ItemOrCollection:
+        """Return what is at `route`, and came from `url` if singly, with absolute hrefs; see 3."""
+        if are_settled(value.assets):
+            return value
+        if url is None or url == self.root + route:
+            url = self._own_url(value.document, route)
+        return settled(value, url)
+
+    def _own_url(self, document: bytes, route: str) -> str:
+        href = self_href(document)
+        with contextlib.suppress(BadAnswer):
+            url, _ = self._pages.locate(route, href or "")
+            if self._transport.may_ask(url):
+                return url
+        return self.root + route
+
     def _get(self, route: str) -> bytes:
         return bytes(self._transport.get_document(self.root + route).body)
 
@@ -207,6 +242,10 @@ def _languages(ends: set[str], filters: str, queries: str) -> set[str]:
 def _segment(identifier: str) -> str:
     if not writable_in_url(identifier):
         raise NotFound(f"the id {identifier!r} cannot be looked up by URL")
+    return _quoted(identifier)
+
+
+def _quoted(identifier: str) -> str:
     return quote(identifier, safe="", errors="surrogatepass")
 
 

@@ -14,6 +14,7 @@ from itertools import chain, islice
 import msgspec
 
 from mlhubfs.catalog.api import writable_in_url
+from mlhubfs.catalog.base import are_settled
 from mlhubfs.catalog.bulk import CatalogFile
 from mlhubfs.catalog.doi import bare
 from mlhubfs.catalog.index import Index
@@ -199,6 +200,7 @@ class Catalog:
         if known is None:
             return self._items.get(key, lambda: self._load_item(collection_id, item_id))
         if kept is None:
+            known = self._settled(collection_id, known)
             self._items.put(key, known)
         return known
 
@@ -206,9 +208,10 @@ class Catalog:
         """Return the item as asked for after the monotonic time `after`: its links are newer."""
         return self._items.renew(
             _item_key(collection_id, item_id),
-            lambda: (
+            lambda: self._settled(
+                collection_id,
                 self._recent.item(collection_id, item_id, after)
-                or self._look_up(collection_id, item_id)
+                or self._look_up(collection_id, item_id),
             ),
             lambda item: item.fetched > after,
         )
@@ -248,7 +251,7 @@ class Catalog:
         batches = self._search.batches(self.listing(collection_id), where)
         for found in islice(chain.from_iterable(batches), limit):
             recent = self._recent.item(collection_id, found.id, self._items.oldest())
-            yield recent or parse_item(found.document, LONG_AGO)
+            yield self._settled(collection_id, recent or parse_item(found.document, LONG_AGO))
 
     def matches(self, collection_id: str, where: Where) -> Matches:
         """Return the names of such items, for a directory of them."""
@@ -265,14 +268,20 @@ class Catalog:
 
     def _load_item(self, collection_id: str, item_id: str) -> Item:
         try:
-            item = self._look_up(collection_id, item_id)
+            item = self._settled(collection_id, self._look_up(collection_id, item_id))
         except Unavailable:
             stored = self._stored.item(collection_id, item_id, ttl=None)
             if stored is None:
                 raise
-            return stored
+            return self._settled(collection_id, stored)
         self._stored.keep_item(collection_id, item)
         return item
+
+    def _settled(self, collection_id: str, item: Item) -> Item:
+        """Return the item with absolute hrefs."""
+        if are_settled(item.assets):
+            return item
+        return self._source.settled(collection_id, item)
 
     def _look_up(self, collection_id: str, item_id: str) -> Item:
         if writable_in_url(item_id):

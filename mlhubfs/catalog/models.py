@@ -79,6 +79,7 @@ class Asset(msgspec.Struct, frozen=True):
 
     key: str
     href: str
+    """Absolute, once the catalog gives it out."""
     media_type: str | None = None
     size: int | None = None
     """Bytes, where the catalog says so (`file:size`)."""

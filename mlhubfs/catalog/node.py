@@ -104,10 +104,7 @@ def settle(body: bytes, url: str, *, kind: str | None = None) -> bytes:
     """
     try:
         document = msgspec.json.decode(body)
-        assets = document.get("assets") or {}
-        for asset in assets.values():
-            if isinstance(asset, dict) and isinstance(asset.get("href"), str) and asset["href"]:
-                _settle_asset(asset, url)
+        settle_assets(document, url)
         links = document.get("links")
         for link in links if isinstance(links, list) else ():
             _settle_link(link, url)
@@ -116,6 +113,17 @@ def settle(body: bytes, url: str, *, kind: str | None = None) -> bytes:
     if kind:
         document.setdefault("type", kind)
     return msgspec.json.encode(document)
+
+
+def settle_assets(document: dict[str, Any], url: str) -> None:
+    """Make the hrefs of a document's assets absolute, meant from `url`."""
+    for asset in (document.get("assets") or {}).values():
+        if not isinstance(asset, dict):
+            continue
+        others = asset.get("alternate")
+        for one in (asset, *(others.values() if isinstance(others, dict) else ())):
+            if isinstance(one, dict) and isinstance(one.get("href"), str) and one["href"]:
+                one["href"] = joined(url, one["href"])
 
 
 def mend(body: bytes) -> bytes | None:
@@ -208,14 +216,6 @@ def _targets(links: list[Any], rel: str, base: str) -> list[str]:
     ]
     urls = (urldefrag(joined(base, href))[0] for href in hrefs if isinstance(href, str) and href)
     return list(dict.fromkeys(urls))
-
-
-def _settle_asset(asset: dict[str, Any], url: str) -> None:
-    asset["href"] = joined(url, asset["href"])
-    others = asset.get("alternate")
-    for other in others.values() if isinstance(others, dict) else ():
-        if isinstance(other, dict) and isinstance(other.get("href"), str):
-            other["href"] = joined(url, other["href"])
 
 
 def _settle_link(link: Any, url: str) -> None:

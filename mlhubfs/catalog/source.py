@@ -36,6 +36,9 @@ class Source(Protocol):
     def item(self, collection_id: str, item_id: str) -> Item:
         """Return the item with that id."""
 
+    def settled(self, collection_id: str, item: Item) -> Item:
+        """Return an item of a page with absolute hrefs of assets."""
+
     def page(
         self,
         collection_id: str,

@@ -121,6 +121,14 @@ class Transport:
     def __repr__(self) -> str:
         return f"Transport({self._root})"
 
+    def may_ask(self, url: str) -> bool:
+        """Say whether `url` is an http(s) URL that a catalog may name, as far as it shows that."""
+        try:
+            self._session.check_name(origin(url))
+        except (ValueError, Failed):
+            return False
+        return True
+
     def get_document(
         self,
         url: str,

@@ -87,7 +87,7 @@ class Session:
     ) -> requests.Response:
         """Send a GET, or a POST of `body`; return the answer, headers read and body not."""
         target = origin(url)
-        self._reach.check_name(target)
+        self.check_name(target)
         sent = {**headers, **self._permission(target)}
         if target.host.endswith(".blob.core.windows.net"):
             sent |= AZURE
@@ -102,6 +102,10 @@ class Session:
             proxies=route.proxies,
             allow_redirects=False,
         )
+
+    def check_name(self, target: Origin) -> None:
+        """Raise Failed if the host is one that the catalog may not name."""
+        self._reach.check_name(target)
 
     def asks_for_key(self, url: str) -> bool | None:
         """Tell whether a refusal of `url` means that a key is missing; None if it is no matter."""

@@ -7,7 +7,6 @@ is the directory of a catalog, and either may have catalogs and collections belo
 import contextlib
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
-from urllib.parse import quote
 
 from mlhubfs.catalog.models import Asset, Collection
 from mlhubfs.content.asset import AssetRef, Location
@@ -251,8 +250,7 @@ class CommonDirectory(Directory):
             found = next((one for one in collection.assets if one.key == asset.key), None)
             if found is None:
                 raise NotFound(f"{self._id} no longer has the asset {asset.key!r}")
-            base = f"{catalog.root}/collections/{quote(self._id, safe='', errors='replace')}"
-            return located(found, base, collection.fetched, self._around.hrefs)
+            return located(found, collection.fetched, self._around.hrefs)
 
         identity = (catalog.root, self._id, "", asset.key)
         return to_ref(identity, locate, asset)

@@ -14,7 +14,7 @@ from mlhubfs.catalog.models import Asset
 from mlhubfs.transport.buckets import BUCKET_SCHEMES, over_http
 
 _log = logging.getLogger("mlhubfs.tree")
-_WEB = frozenset({"", "http", "https"})  # "" is relative to the document
+_WEB = frozenset({"http", "https"})
 
 
 class Hrefs:
@@ -25,8 +25,9 @@ class Hrefs:
         self._told: set[str] = set()
 
     def of(self, asset: Asset) -> list[str]:
-        """Return the hrefs of an asset to be tried, in that order; its own goes first."""
-        return [href for href in (asset.href, *asset.alternates) if self._can_open(href)]
+        """Return the URLs of an asset to be tried, in that order; its own goes first."""
+        urls = (self._opened(href) for href in (asset.href, *asset.alternates))
+        return [url for url in urls if url]
 
     def files(self, assets: Iterable[Asset]) -> list[Asset]:
         """Return the assets that are files here; says once a scheme that there are others."""
@@ -40,14 +41,13 @@ class Hrefs:
                 self._tell(asset.href)
         return found
 
-    def _can_open(self, href: str) -> bool:
+    def _opened(self, href: str) -> str | None:
         if urlsplit(href).scheme.lower() not in self._schemes:
-            return False
+            return None
         try:
-            over_http(href)
+            return over_http(href)
         except ValueError:
-            return False
-        return True
+            return None
 
     def _tell(self, href: str) -> None:
         scheme = urlsplit(href).scheme.lower()

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from functools import partial
-from urllib.parse import quote, urljoin
 
 from mlhubfs.catalog.models import Asset, Item
 from mlhubfs.content.asset import AssetRef, Location
@@ -148,12 +147,7 @@ class ItemDirectory(Directory):
                 found = _find(item, asset.key)
             if found is None:
                 raise NotFound(f"{self._path} no longer has the asset {asset.key!r}")
-            above, here = (
-                quote(one, safe="", errors="replace")
-                for one in (self._collection_id, self._item_id)
-            )
-            base = f"{catalog.root}/collections/{above}/items/{here}"
-            return located(found, base, item.fetched, self._around.hrefs)
+            return located(found, item.fetched, self._around.hrefs)
 
         identity = (catalog.root, self._collection_id, self._item_id, asset.key)
         return to_ref(identity, locate, asset)
@@ -291,9 +285,9 @@ def file_names(
     return asset_names(hrefs.files(assets), reserved)
 
 
-def located(asset: Asset, base: str, fetched: float, hrefs: Hrefs) -> Location:
-    """Return where an asset of a document at `base` is, by each href that can be opened."""
-    here, *others = (urljoin(base, href) for href in hrefs.of(asset) or [asset.href])
+def located(asset: Asset, fetched: float, hrefs: Hrefs) -> Location:
+    """Return where an asset is, by each href that can be opened."""
+    here, *others = hrefs.of(asset) or [asset.href]
     return Location(here, fetched, tuple(others))
 
 
