@@ -75,17 +75,21 @@ def test_nonsense_in_alternate_is_passed_over(alternate):
 
 
 @pytest.mark.promise(
-    "An asset that cannot be opened here stands in `stac.json` and is no file, and the log says "
-    "so once for each scheme."
+    "An asset without an href, or with none that can be opened here, stands in `stac.json` and is "
+    "no file, and the log says so once for each scheme."
 )
 def test_a_scheme_is_told_of_once(caplog):
     """Whatever the number of assets, and without the rest of their hrefs."""
     hrefs = Hrefs()
     with caplog.at_level(logging.INFO):
-        for href in ("ftp://h/SECRET", "ftp://h/b", "hdfs://h/a", "file:///etc/passwd"):
+        for href in (
+            "ftp://h/SECRET", "ftp://h/b", "hdfs://h/a", "file:///etc/passwd", "", ""
+        ):  # fmt: skip
             assert hrefs.files([Asset("k", href)]) == []
-    schemes = [record.getMessage().split(":")[0] for record in caplog.records]
-    assert schemes == ["assets at ftp", "assets at hdfs", "assets at file"]
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "assets at ftp", "assets at hdfs", "assets at file",
+        "assets without a usable href",
+    ]  # fmt: skip
     assert "SECRET" not in caplog.text
 
 

@@ -28,7 +28,7 @@ class _Links(msgspec.Struct):
 def are_settled(assets: Iterable[Asset]) -> bool:
     """Say whether all hrefs of assets are absolute, as nearly everybody's are."""
     hrefs = (href for asset in assets for href in (asset.href, *asset.alternates))
-    return all(_SCHEME.match(href) for href in hrefs)
+    return all(_SCHEME.match(href) or not href for href in hrefs)
 
 
 def settled(value: ItemOrCollection, url: str) -> ItemOrCollection:
@@ -63,6 +63,6 @@ def _decode(document: bytes, kind: Any) -> Any:
 def _settled_asset(asset: Asset, base: str) -> Asset:
     return msgspec.structs.replace(
         asset,
-        href=joined(base, asset.href),
+        href=asset.href and joined(base, asset.href),
         alternates=tuple(joined(base, href) for href in asset.alternates),
     )

@@ -79,7 +79,7 @@ class Asset(msgspec.Struct, frozen=True):
 
     key: str
     href: str
-    """Absolute, once the catalog gives it out."""
+    """Absolute, once the catalog gives it out; empty where the document has none that is a URL."""
     media_type: str | None = None
     size: int | None = None
     """Bytes, where the catalog says so (`file:size`)."""
@@ -355,14 +355,14 @@ def _assets(raw: dict[str, _RawAsset | None] | None) -> tuple[Asset, ...]:
     return tuple(
         Asset(
             key,
-            one.href,
+            one.href if _is_url(one.href) else "",
             one.type if isinstance(one.type, str) else None,
             one.size if type(one.size) is int and 0 <= one.size < _SIZES else None,
             one.checksum if isinstance(one.checksum, str) else None,
             _alternates(one.alternate),
         )
         for key, one in (raw or {}).items()
-        if one and _is_url(one.href)
+        if one
     )
 
 

@@ -51,13 +51,13 @@ class Hrefs:
 
     def _tell(self, href: str) -> None:
         scheme = urlsplit(href).scheme.lower()
-        if scheme not in self._told:
-            self._told.add(scheme)
-            _log.info(
-                "assets at %.20s: URLs such as this one cannot be opened: they are in stac.json, "
-                "and are no files",
-                scheme,
-            )
+        if scheme in self._told:
+            return
+        self._told.add(scheme)
+        what = f"assets at {scheme:.20}: URLs such as this one cannot be opened"
+        if not href:
+            what = "assets without a usable href"
+        _log.info("%s: they are in stac.json, and are no files", what)
 
 
 def is_directory(asset: Asset) -> bool:
