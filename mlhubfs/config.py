@@ -71,6 +71,12 @@ def _parse_sign(text: str) -> str:
     return text
 
 
+def _parse_account(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]{3,24}", text):
+        raise ValueError("expected 3 to 24 small letters and digits")
+    return text
+
+
 def _parse_path(text: str) -> Path:
     if not text:
         raise ValueError("expected a path")
@@ -171,6 +177,12 @@ class Config:
         "how assets' URLs are signed: planetary-computer, s3, s3-requester-pays, none, "
         "or package.module:function",
         "auto",
+    )
+    azure_account: str | None = _option(
+        None,
+        _parse_account,
+        "account of Azure's storage for az: and abfs: assets whose catalog names none",
+        "$AZURE_STORAGE_ACCOUNT",
     )
     allow_private: bool = _option(
         False,
@@ -274,6 +286,8 @@ def load(
     """
     if api_key_file:
         api_key = _read_key(Path(api_key_file).expanduser())
+    if environ.get("AZURE_STORAGE_ACCOUNT"):
+        settings.setdefault("azure_account", environ["AZURE_STORAGE_ACCOUNT"])
     settings = {name: _checked(name, value) for name, value in settings.items()}
     settings.setdefault(
         "cache_dir",

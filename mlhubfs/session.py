@@ -135,7 +135,7 @@ def open_session(
             scrubber(config.source),
             show_views=config.show_views,
             guesses=Guesses() if config.guess else None,
-            hrefs=Hrefs(allows_files=files is not None),
+            hrefs=Hrefs(allows_files=files is not None, account=config.azure_account),
         )
         if index is None:
             notices.append(f"{config.cache_dir} has no room for listings: they are not kept")

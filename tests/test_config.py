@@ -57,6 +57,16 @@ def test_without_profiles_there_is_no_key(tmp_path):
         load(environ, profile="work")
 
 
+def test_azures_account_may_come_from_the_environment():
+    """As for Azure's own tools, and an option goes first; what is none is refused."""
+    environ = {"AZURE_STORAGE_ACCOUNT": "theirs"}
+    assert load(environ).azure_account == "theirs"
+    assert load(environ, azure_account="ours").azure_account == "ours"
+    assert load({"AZURE_STORAGE_ACCOUNT": ""}).azure_account is None
+    with pytest.raises(ConfigError, match="azure_account='https://a'"):
+        load({"AZURE_STORAGE_ACCOUNT": "https://a"})
+
+
 @pytest.mark.parametrize("profile", ["nobody", "empty"])
 def test_a_profile_that_was_named_must_have_a_key(home, profile):
     """A misspelt profile is an error, not an anonymous session."""
@@ -250,6 +260,6 @@ def test_every_option_says_what_it_means_and_its_default(name):
     option = OPTIONS[name]
     shown = option.metadata["shown"]
     assert len(option.metadata["help"]) > 10
-    if name != "cache_dir":
+    if name not in {"cache_dir", "azure_account"}:  # theirs are the user's environment's
         value = {"off": "false"}.get(shown, shown)
         assert option.metadata["parse"](value) == option.default

@@ -8,9 +8,9 @@ import pytest
 from faulty import Asset as Stored
 from faulty import FaultyServer, Reply
 from mounted import fails, names
-from rooms import answer, stac_collection, stac_item
+from rooms import Rooms, answer, asked, mlhub, stac_collection, stac_item
 
-from mlhubfs.catalog.models import Asset, parse_item
+from mlhubfs.catalog.models import Asset, parse_collection, parse_item
 from mlhubfs.transport.buckets import over_http
 from mlhubfs.tree.hrefs import Hrefs, is_directory
 
@@ -74,6 +74,66 @@ def test_nonsense_in_alternate_is_passed_over(alternate):
     assert parse_item(json.dumps(item).encode(), 0).assets[0].alternates == ()
 
 
+SCHEMES = {"there": {"type": "ms-azure", "account": "fromscheme"}, "odd": 3}
+
+
+def hrefs_of(rooms, **settings):
+    """Return the URLs of the first item's assets."""
+    hrefs = Hrefs(**settings)
+    return [url for asset in rooms.catalog.item("c", "i").assets for url in hrefs.of(asset)]
+
+
+@pytest.mark.parametrize(
+    ("asset", "collection", "account"),
+    [
+        ({"xarray:storage_options": {"account_name": "fromitem"}}, "fromcollection", "fromitem"),
+        ({"table:storage_options": {"account_name": "fromitem"}}, None, "fromitem"),
+        ({"storage:refs": ["odd", "there"]}, "fromcollection", "fromscheme"),
+        ({"storage:refs": [["there"], 3]}, "fromcollection", "fromcollection"),
+        ({"xarray:storage_options": {"account_name": 3}}, "fromcollection", "fromcollection"),
+        ({}, None, "fromuser"),
+        ({}, 3, "fromuser"),
+    ],
+)
+def test_a_container_is_in_the_account_that_is_named(asset, collection, account):
+    """By the asset, the item's storage schemes, the collection, else the user."""
+    with FaultyServer() as host, Rooms(host) as rooms:
+        about = {**stac_collection("c"), "msft:storage_account": collection}
+        item = stac_item("i", {"k": {"href": "az://box/a b", **asset}})
+        item["properties"]["storage:schemes"] = SCHEMES
+        mlhub(host, {"d": {"c": [item]}}, collections={"c": about})
+        url = f"https://{account}.blob.core.windows.net/box/a%20b"
+        assert hrefs_of(rooms, account="fromuser") == [url]
+
+
+def test_the_collections_own_assets_are_in_its_account():
+    """And one that names its account in the host stays there."""
+    assets = {"a": {"href": "abfs://box/a"}, "b": {"href": "abfs://box@b.dfs.core.windows.net/a"}}
+    about = {**stac_collection("c", assets), "msft:storage_account": "account"}
+    first, second = parse_collection(json.dumps(about).encode(), 0.0).assets
+    assert Hrefs().of(first) == ["https://account.blob.core.windows.net/box/a"]
+    assert Hrefs().of(second) == ["https://b.blob.core.windows.net/box/a"]
+
+
+@pytest.mark.parametrize("account", ["evil.org/", "a@b", "UPPER", "", "x" * 25])
+def test_what_is_no_account_makes_no_url(account):
+    """A catalog cannot name another host with it."""
+    assert Hrefs().of(Asset("k", "az://box/a", account=account)) == []
+
+
+def test_a_collection_is_looked_up_only_for_containers_without_account():
+    """And a missing one hides no other asset."""
+    with FaultyServer() as host, Rooms(host) as rooms:
+        mlhub(host, {"d": {"c": [stac_item("i", {"k": "https://h/a", "b": {"href": "s3://b/a"}})]}})
+        rooms.catalog.item("c", "i")
+        assert asked(host) == ["/v1/collections/c/items/i"]
+    with FaultyServer() as host, Rooms(host) as rooms:
+        item = stac_item("i", {"k": "https://h/a", "b": {"href": "az://b/a"}})
+        mlhub(host, {"d": {"c": [item]}})
+        host.on("/v1/collections/c", Reply(404))
+        assert hrefs_of(rooms) == ["https://h/a"]
+
+
 @pytest.mark.promise(
     "An asset without an href, or with none that can be opened here, stands in `stac.json` and is "
     "no file, and the log says so once for each scheme."
@@ -83,13 +143,15 @@ def test_a_scheme_is_told_of_once(caplog):
     hrefs = Hrefs()
     with caplog.at_level(logging.INFO):
         for href in (
-            "ftp://h/SECRET", "ftp://h/b", "hdfs://h/a", "file:///etc/passwd", "", ""
+            "ftp://h/SECRET", "ftp://h/b", "hdfs://h/a", "file:///etc/passwd", "az://b/SECRET",
+            "az://b/c", "", "",
         ):  # fmt: skip
             assert hrefs.files([Asset("k", href)]) == []
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [
-        "assets at ftp", "assets at hdfs", "assets at file",
+        "assets at ftp", "assets at hdfs", "assets at file", "assets at az",
         "assets without a usable href",
     ]  # fmt: skip
+    assert "-o azure_account=NAME" in caplog.text
     assert "SECRET" not in caplog.text
 
 

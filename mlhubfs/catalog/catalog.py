@@ -25,6 +25,7 @@ from mlhubfs.catalog.memory import Memory
 from mlhubfs.catalog.models import (
     LONG_AGO,
     Archive,
+    Asset,
     Collection,
     Dataset,
     Item,
@@ -41,6 +42,7 @@ from mlhubfs.catalog.stored import Stored
 from mlhubfs.catalog.walker import AnyIndex, Walker
 from mlhubfs.catalog.where import Where
 from mlhubfs.errors import BadAnswer, MlhubfsError, NotFound, Offline, Unavailable
+from mlhubfs.transport.buckets import lacks_account
 from mlhubfs.transport.workers import Workers
 
 # A page of MLHub's is 630 kB, an item 6.3 kB. Without an index: the items of the pages last read,
@@ -51,6 +53,7 @@ _ITEM_BYTES = 16 << 20
 _ASSET_BYTES = 500  # what an asset takes in memory, over its JSON
 _COLLECTIONS = 2000  # the largest public catalogs have some hundreds
 _CHILDREN = 20_000  # of the catalogs last looked into
+_PLAIN = ("https://", "http://")
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._~:-]+")
 
 
@@ -278,10 +281,23 @@ class Catalog:
         return item
 
     def _settled(self, collection_id: str, item: Item) -> Item:
-        """Return the item with absolute hrefs."""
-        if are_settled(item.assets):
+        """Return the item with absolute hrefs, and with the collection's account for Azure's."""
+        odd = [one for one in item.assets if one.alternates or not one.href.startswith(_PLAIN)]
+        if not odd:  # nearly always, and 1 us
             return item
-        return self._source.settled(collection_id, item)
+        if not are_settled(odd):
+            item = self._source.settled(collection_id, item)
+        if not any(_wants_account(asset) for asset in odd):
+            return item
+        try:
+            account = self.collection(collection_id).account
+        except (NotFound, Offline):
+            return item
+        assets = (
+            msgspec.structs.replace(asset, account=asset.account or account)
+            for asset in item.assets
+        )
+        return msgspec.structs.replace(item, assets=tuple(assets))
 
     def _look_up(self, collection_id: str, item_id: str) -> Item:
         if writable_in_url(item_id):
@@ -397,6 +413,11 @@ class Catalog:
         for one in found:
             self._collections.put(f"collection {one.id}", one)
         return {key_above(one.id)[1]: one for one in found}
+
+
+def _wants_account(asset: Asset) -> bool:
+    hrefs = (asset.href, *asset.alternates)
+    return asset.account is None and any(lacks_account(href) for href in hrefs)
 
 
 def _item_key(collection_id: str, item_id: str) -> str:

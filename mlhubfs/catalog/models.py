@@ -87,6 +87,8 @@ class Asset(msgspec.Struct, frozen=True):
     """Multihash of its bytes (`file:checksum`)."""
     alternates: tuple[str, ...] = ()
     """Other hrefs of the same bytes (`alternate`, of the extension Alternate Assets)."""
+    account: str | None = None
+    """Azure's account that its `az:` and `abfs:` hrefs are in, where the catalog names one."""
 
     @property
     def is_cut(self) -> bool:
@@ -120,6 +122,8 @@ class Collection(msgspec.Struct, frozen=True):
     """Whether it is a STAC Catalog, which a static catalog may have in its place."""
     has_items: bool = True
     """Whether there may be items, and not only catalogs and collections below it."""
+    account: str | None = None
+    """Azure's account that its assets, and those of its items, are in (`msft:storage_account`)."""
 
 
 ItemOrCollection = TypeVar("ItemOrCollection", Item, Collection)
@@ -163,6 +167,9 @@ class _RawAsset(msgspec.Struct):
     size: Any = msgspec.field(default=None, name="file:size")
     checksum: Any = msgspec.field(default=None, name="file:checksum")
     alternate: Any = None
+    xarray_options: Any = msgspec.field(default=None, name="xarray:storage_options")
+    table_options: Any = msgspec.field(default=None, name="table:storage_options")
+    refs: Any = msgspec.field(default=None, name="storage:refs")
 
 
 class _RawProperties(msgspec.Struct):
@@ -170,9 +177,13 @@ class _RawProperties(msgspec.Struct):
     start_datetime: Any = None
 
 
+class _RawItemProperties(_RawProperties):
+    schemes: Any = msgspec.field(default=None, name="storage:schemes")
+
+
 class _RawItem(msgspec.Struct):
     id: str
-    properties: _RawProperties | None = None
+    properties: _RawItemProperties | None = None
     assets: dict[str, _RawAsset | None] | None = None
 
 
@@ -188,6 +199,8 @@ class _RawCollection(msgspec.Struct):
     extent: Any = None
     links: msgspec.Raw = msgspec.Raw(b"null")
     assets: dict[str, _RawAsset | None] | None = None
+    schemes: Any = msgspec.field(default=None, name="storage:schemes")
+    account: Any = msgspec.field(default=None, name="msft:storage_account")
 
 
 class _RawCollections(msgspec.Struct):
@@ -260,24 +273,27 @@ def parse_collection(body: bytes, fetched: float) -> Collection:
     """Return one STAC Collection, or Catalog."""
     raw = _decode(body, _RawCollection, "a STAC Collection")
     links = bytes(raw.links)
+    account = raw.account if isinstance(raw.account, str) else None
     return Collection(
         raw.id,
         _extent_time(raw.extent),
-        _assets(raw.assets),
+        _assets(raw.assets, raw.schemes, account),
         bytes(body),
         fetched,
         is_catalog=raw.type == "Catalog",
         # Not parsed, for there may be 100,000: `item` is a static catalog's, `items` an API's.
         has_items=b'"item' in links or b'"child"' not in links,
+        account=account,
     )
 
 
 def parse_item(body: Json, fetched: float) -> Item:
     """Return one STAC Item."""
     raw = _decode(body, _RawItem, "a STAC Item")
-    properties = raw.properties or _RawProperties()
+    properties = raw.properties or _RawItemProperties()
     modified = parse_time(properties.datetime) or parse_time(properties.start_datetime)
-    return Item(raw.id, modified, _assets(raw.assets), bytes(body), fetched)
+    assets = _assets(raw.assets, properties.schemes)
+    return Item(raw.id, modified, assets, bytes(body), fetched)
 
 
 def parse_page(
@@ -351,7 +367,9 @@ def each(raws: Iterable[msgspec.Raw], parse: Callable[[Any], T]) -> Iterator[T]:
             _log.warning("passed over in a listing: %s", error)
 
 
-def _assets(raw: dict[str, _RawAsset | None] | None) -> tuple[Asset, ...]:
+def _assets(
+    raw: dict[str, _RawAsset | None] | None, schemes: Any, account: str | None = None
+) -> tuple[Asset, ...]:
     return tuple(
         Asset(
             key,
@@ -360,10 +378,25 @@ def _assets(raw: dict[str, _RawAsset | None] | None) -> tuple[Asset, ...]:
             one.size if type(one.size) is int and 0 <= one.size < _SIZES else None,
             one.checksum if isinstance(one.checksum, str) else None,
             _alternates(one.alternate),
+            _account(one, schemes) or account,
         )
         for key, one in (raw or {}).items()
         if one
     )
+
+
+def _account(asset: _RawAsset, schemes: Any) -> str | None:
+    """Return Azure's account by fsspec's options, as Planetary Computer has them, or `schemes`.
+
+    Those are of the extension Storage, version 2; its first one named none.
+    """
+    if not (asset.xarray_options or asset.table_options or asset.refs):
+        return None
+    named = [(one, "account_name") for one in (asset.xarray_options, asset.table_options)]
+    if isinstance(asset.refs, list) and isinstance(schemes, dict):
+        named += [(schemes.get(ref), "account") for ref in asset.refs if isinstance(ref, str)]
+    names = (one.get(key) for one, key in named if isinstance(one, dict))
+    return next((name for name in names if isinstance(name, str)), None)
 
 
 def _alternates(raw: Any) -> tuple[str, ...]:
