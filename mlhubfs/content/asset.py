@@ -18,6 +18,11 @@ class Location(NamedTuple):
     others: tuple[str, ...] = ()
     """Where else it is, to be asked in that order where `href` fails."""
 
+    @property
+    def hrefs(self) -> tuple[str, ...]:
+        """Where it is, in the order of asking."""
+        return self.href, *self.others
+
 
 @dataclass(frozen=True)
 class AssetRef:

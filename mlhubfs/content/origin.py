@@ -8,7 +8,6 @@ the whole file: those who want parts of it at the same time share one.
 *Threading.* Any thread; those that serve the kernel wait in the workers.
 """
 
-import contextlib
 import json
 import logging
 import math
@@ -19,16 +18,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol, TypeVar
 
+from mlhubfs.content.alternates import first_answer
 from mlhubfs.content.asset import AssetRef, Location, Version
 from mlhubfs.content.blocks import BLOCK
-from mlhubfs.errors import BadAnswer, Changed, Denied, MlhubfsError, NotFound, Offline, Unavailable
+from mlhubfs.errors import Changed, Denied, MlhubfsError, NotFound
 from mlhubfs.transport.client import Part, Transport
 from mlhubfs.transport.workers import Workers
 
 _log = logging.getLogger("mlhubfs.content")
 _NEW_LINK_SECONDS = 5.0  # a link this young that is refused would be refused again
 _REMEMBERED = 1 << 16  # versions and links, some 300 bytes each
-_ELSEWHERE = (BadAnswer, Denied, NotFound, Unavailable)  # another href may have what one has not
 T = TypeVar("T")
 
 
@@ -188,14 +187,14 @@ class Origin:
             resolved = self._links.get(asset.key)
         link = resolved or asset.locate(0.0)
         try:
-            part = _first(ask, link)
+            part = first_answer(link.hrefs, ask)
         except (Denied, NotFound):
             if not resolved and time.monotonic() - link.fetched < _NEW_LINK_SECONDS:
                 raise
             with self._lock:
                 self._links.pop(asset.key, None)
             link = asset.locate(link.fetched)
-            part = _first(ask, link)
+            part = first_answer(link.hrefs, ask)
         with self._lock:
             _remember(self._links, asset.key, Location(part.url, link.fetched))
             self._rangeless.pop(asset.key, None)
@@ -230,20 +229,6 @@ class Origin:
             if reason and time.monotonic() < until:
                 raise NotFound(reason)
             self._missing.pop(key, None)
-
-
-def _first(ask: Callable[[str], Part], link: Location) -> Part:
-    """Return what the first of a link's hrefs that works answers; else raise what its own says."""
-    try:
-        return ask(link.href)
-    except Offline:
-        raise
-    except _ELSEWHERE as error:
-        for href in link.others:
-            _log.info("%s; trying another href", error)
-            with contextlib.suppress(*_ELSEWHERE):
-                return ask(href)
-        raise
 
 
 def _remember(table: OrderedDict[str, T], key: str, value: T) -> None:
