@@ -197,6 +197,15 @@ class TestFetching:
         assert desk.is_complete()
         assert [one.headers["range"] for one in desk.server.requests][1:] == [f"bytes=0-{SIZE - 1}"]
 
+    def test_without_a_validator_a_small_file_begins_again_too(self, desk):
+        """What its first bytes were of, another answer does not tell."""
+        size, bare = 200_000, {"etag": None, "modified": None}
+        broken = Asset(content=DATA[:size], cut=100_000, **bare)
+        desk.server.on("/file", broken, Asset(content=OTHER[:size], **bare))
+        assert desk.fetch()
+        assert desk.is_complete(OTHER[:size])
+        assert desk.came == size
+
     def test_connections_that_break_off_go_on_where_they_were(self, desk):
         """A megabyte a connection makes a file, and no byte is asked for in vain for long."""
         desk.server.on("/file", Asset(content=DATA, cut=1_000_000))

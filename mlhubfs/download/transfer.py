@@ -139,9 +139,9 @@ class Transfer:
 
         def into(stream: Stream) -> None:
             nonlocal total
-            self._in_one |= stream.is_whole
+            self._in_one |= stream.is_whole or not stream.validator  # (3)
             if not stream.validator and stream.stop != stream.total:
-                self._in_one, total = True, stream.total or 0  # (3): all of it is asked for
+                total = stream.total or 0  # all of it is asked for
                 return
             self._learn(stream)
             size = _UNKNOWN if stream.total is None else stream.total
