@@ -107,14 +107,14 @@ class Rooms(contextlib.ExitStack):
         return [entry.name for entry in self.tree.directory(path).children()(0)]
 
 
-def asset_at(*urls, identity=("source", "c", "i", "B02"), **more) -> AssetRef:
+def asset_at(*urls, identity=("source", "c", "i", "B02"), others=(), **more) -> AssetRef:
     """Return an asset whose link is the first URL, and the next one each time it is renewed."""
-    links = [Location(url, time.monotonic()) for url in urls]
+    links = [Location(url, time.monotonic(), tuple(others)) for url in urls]
 
     def locate(after):
         if after and len(links) > 1:
             links.pop(0)
-            links[0] = Location(links[0].href, time.monotonic())
+            links[0] = links[0]._replace(fetched=time.monotonic())
         return links[0]
 
     return AssetRef(identity, locate, **more)

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 from faulty import MODIFIED, Asset, FaultyServer, Pattern, Reply
+from rooms import asset_at
 
 from mlhubfs.content.asset import AssetRef, Location
 from mlhubfs.download import gaps, part, transfer
@@ -58,7 +59,12 @@ class Desk(contextlib.ExitStack):
         url = self.server.url + path
         return AssetRef(("source", "c", "i", path), lambda after: Location(url, time.monotonic()))
 
-    def fetch(self, *paths, connections=8, identity="file", **more):
+    def mirrored(self, *paths):
+        """Return an asset that is at all of these paths."""
+        own, *others = (self.server.url + path for path in paths)
+        return asset_at(own, others=others)
+
+    def fetch(self, *paths, connections=8, identity="file", asset=None, **more):
         """Download to `target`; return whether anything had to be fetched."""
 
         def progress(came):
@@ -66,7 +72,7 @@ class Desk(contextlib.ExitStack):
 
         self.came = 0
         self.downloader = Downloader(self.transport, self.workers, connections=connections)
-        asset = self.asset(*(paths or ("/file",)), identity=identity)
+        asset = asset or self.asset(*(paths or ("/file",)), identity=identity)
         return self.downloader.fetch(asset, self.target, progress=progress, **more)
 
     def names(self):
@@ -78,11 +84,9 @@ class Desk(contextlib.ExitStack):
 
     def asked_bytes(self):
         """Return how many bytes the requests so far asked for, and forget them."""
-        spans = [
-            one.headers["range"].removeprefix("bytes=").split("-") for one in self.server.requests
-        ]
+        asked = sum(len(span_of(one)) for one in self.server.requests)
         self.server.requests.clear()
-        return sum(min(int(stop), SIZE - 1) + 1 - int(start) for start, stop in spans)
+        return asked
 
 
 class OneAtATime:
@@ -126,15 +130,21 @@ def prompt_notes(monkeypatch):
     monkeypatch.setattr(part, "_NOTE_SECONDS", 0)
 
 
+def span_of(request):
+    """Return which bytes of the file were asked for."""
+    start, _, last = request.headers["range"].removeprefix("bytes=").partition("-")
+    return range(int(start), min(int(last) + 1, SIZE))
+
+
+def until(offset, **more):
+    """Answer with ranges of `DATA` that begin before `offset`, and to others not at all."""
+    behind = Asset(content=DATA, **more)
+    return lambda request: behind(request) if span_of(request).start < offset else Reply(503)
+
+
 def interrupt(desk, **more):
     """Break a download off in its middle: nothing answers behind 9 MB any more."""
-    behind = Asset(content=DATA, **more)
-
-    def answer(request):
-        start = int(request.headers["range"].removeprefix("bytes=").partition("-")[0])
-        return behind(request) if start < 9_000_000 else Reply(503)
-
-    desk.server.on("/file", answer)
+    desk.server.on("/file", until(9_000_000, **more))
     with pytest.raises(Unavailable):
         desk.fetch(connections=1)
     desk.server.requests.clear()
@@ -432,6 +442,77 @@ class TestResuming:
         note = note_of(desk.target).read_text()
         assert "SECRET" not in note
         assert "http" not in note
+
+
+class TestAlternates:
+    @pytest.mark.promise(
+        "A download tries an asset's `alternate` hrefs as a read does; what one of them has begun "
+        "another goes on with if it has the same size and validator, else it starts again."
+    )
+    @pytest.mark.parametrize("version", ["v1", "v2"])
+    def test_where_one_breaks_off_for_good_the_next_goes_on(self, desk, version):
+        """With what is missing, if its validator is the same; else with a file of its own."""
+        data = DATA if version == "v1" else OTHER
+        desk.server.on("/own", until(9_000_000))
+        desk.server.on("/mirror", Asset(content=data, etag=f'"{version}"'))
+        assert desk.fetch(asset=desk.mirrored("/own", "/mirror"), connections=1)
+        assert desk.is_complete(data)
+        assert desk.came == SIZE
+        asked = sum(len(span_of(request)) for request in desk.server.to("/mirror"))
+        assert (asked < SIZE) == (version == "v1")
+
+    @pytest.mark.parametrize(
+        "refusal",
+        [Reply(403), Reply(404), Reply(503), Reply(200, {"Content-Type": "text/html"}, b"log in")],
+    )
+    def test_the_next_one_is_tried_where_one_fails(self, desk, refusal):
+        """Refused, gone, down, a login page: in the catalog's order."""
+        desk.server.on("/own", refusal)
+        desk.server.on("/mirror", Asset(content=DATA))
+        assert desk.fetch(asset=desk.mirrored("/own", "/gone", "/mirror", "/never"))
+        assert desk.is_complete()
+        assert desk.server.to("/gone")
+        assert not desk.server.to("/never")
+
+    def test_where_all_fail_the_error_is_of_the_own(self, desk):
+        """And what has come is kept for the next time, from wherever it then comes."""
+        desk.server.on("/own", until(9_000_000))
+        with pytest.raises(Unavailable):
+            desk.fetch(asset=desk.mirrored("/own", "/gone"), connections=1)
+        desk.server.on("/own", Reply(404))
+        desk.server.on("/mirror", Asset(content=DATA))
+        desk.server.requests.clear()
+        assert desk.fetch(asset=desk.mirrored("/own", "/mirror"))
+        assert desk.is_complete()
+        assert sum(len(span_of(one)) for one in desk.server.to("/mirror")) < SIZE
+
+    @pytest.mark.parametrize("size", [LONGEST_REQUEST, SIZE])
+    def test_without_validators_one_is_not_gone_on_with_by_another(self, desk, monkeypatch, size):
+        """Nothing tells that their bytes are the same."""
+        monkeypatch.setattr(transfer, "_PAUSE_SECONDS", 0)
+        bare = {"etag": None, "modified": None}
+        desk.server.on("/own", Asset(content=DATA[:size], cut=5_000_000, **bare))
+        desk.server.on("/mirror", Asset(content=OTHER[:size], **bare))
+        assert desk.fetch(asset=desk.mirrored("/own", "/mirror"))
+        assert desk.is_complete(OTHER[:size])
+        assert desk.came == size
+
+    def test_an_alternate_that_expires_is_renewed(self, desk):
+        """With a link of its own, not with one of the first href."""
+        old, new = ([f"{desk.server.url}/{age}/{one}" for one in "ab"] for age in ("old", "new"))
+        for age in ("old", "new"):
+            desk.server.on(f"/{age}/a", Reply(404))
+        desk.server.on("/old/b", Asset(content=DATA), Reply(403))
+        desk.server.on("/new/b", Asset(content=DATA))
+
+        def locate(after):
+            own, *others = new if after else old
+            return Location(own, time.monotonic(), tuple(others))
+
+        asset = AssetRef(("source", "c", "i", "a"), locate)
+        assert desk.fetch(asset=asset, connections=1)
+        assert desk.is_complete()
+        assert desk.server.to("/new/b")
 
 
 class TestWhatIsThere:

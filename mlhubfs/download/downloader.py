@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from mlhubfs.content.alternates import at_each_href, first_answer
 from mlhubfs.content.asset import AssetRef
 from mlhubfs.download.part import PartFile, Version
 from mlhubfs.download.transfer import Transfer
@@ -85,15 +86,7 @@ class Downloader:
                 part.forget()
             progress(part.done)
             with self._slots:
-                Transfer(
-                    self._transport,
-                    self._workers,
-                    self._slots,
-                    asset,
-                    part,
-                    most=self._connections,
-                    progress=progress,
-                ).run()
+                first_answer(at_each_href(asset), partial(self._bring, part, progress))
         except BaseException:
             part.keep()
             raise
@@ -142,6 +135,17 @@ class Downloader:
         if not target.is_file():
             return False
         return if_exists is IfExists.SKIP or size is None or target.stat().st_size == size
+
+    def _bring(self, part: PartFile, progress: Progress, asset: AssetRef) -> None:
+        Transfer(
+            self._transport,
+            self._workers,
+            self._slots,
+            asset,
+            part,
+            most=self._connections,
+            progress=progress,
+        ).run()
 
     def _fetch(self, one: Wanted, if_exists: IfExists) -> bool:
         return self.fetch(one.asset, one.target, size=one.size, if_exists=if_exists)

@@ -93,6 +93,10 @@ class PartFile:
         self.begin(Version(0, ""))
         self.version = None
 
+    def reopen(self) -> None:
+        """Give out again what is missing, after an end."""
+        self.gaps = Gaps(self.gaps.missing())
+
     def settle(self) -> None:
         """Say that the file is as long as what is there: its size was not known before."""
         if self.version:

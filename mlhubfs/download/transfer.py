@@ -57,7 +57,7 @@ class _Broken(Unavailable):
 
 
 class Transfer:
-    """Brings `asset` into `part`.
+    """Brings `asset`, as it is at the first of its hrefs, into `part`.
 
     `slots` are the connections that this file has to share with others; the caller holds one.
     `progress` is told how many bytes have come, and how many have to come again, as a negative.
@@ -94,6 +94,7 @@ class Transfer:
 
     def run(self) -> None:
         """Fetch what is missing; raises the errors of the transport, and NotWritten."""
+        self._part.reopen()
         for tries_left in reversed(range(_TRIES)):
             try:
                 self._fetch()
