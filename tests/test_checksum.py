@@ -6,19 +6,13 @@ from dataclasses import replace
 
 import pytest
 from faulty import Asset, FaultyServer
-from rooms import Rooms, asset_at
+from rooms import Rooms, asset_at, multihash
 
 from mlhubfs.content.checksum import Checksum, Proof, parse_checksum
 from mlhubfs.errors import BadAnswer
 
 DATA = random.Random(3).randbytes(300_000)
 STEP = 128 << 10
-CODES = {"sha1": "1114", "sha256": "1220", "sha512": "1340", "md5": "d50110"}
-
-
-def multihash(data, kind="sha256"):
-    """Return what a catalog would write."""
-    return CODES[kind] + hashlib.new(kind, data).hexdigest()
 
 
 @pytest.fixture
@@ -36,7 +30,7 @@ def read_all(reader):
     return b"".join(bytes(reader.read(at, STEP)) for at in range(0, len(DATA), STEP))
 
 
-@pytest.mark.parametrize("kind", CODES)
+@pytest.mark.parametrize("kind", ["md5", "sha1", "sha256", "sha512"])
 def test_a_multihash_tells_kind_and_digest(kind):
     """In small letters or capitals."""
     expected = Checksum(kind, hashlib.new(kind, DATA).hexdigest())

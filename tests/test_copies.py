@@ -90,9 +90,11 @@ def test_another_version_is_fetched_from_its_beginning(host, kept, tmp_path, is_
     assert len(list((tmp_path / "kept").iterdir())) == 2  # with the lock
 
 
-def test_one_that_is_replaced_meanwhile_is_not_believed(host, kept):
+@pytest.mark.parametrize("size", [len(DATA), len(DATA) - 1])
+def test_one_that_is_replaced_meanwhile_is_not_believed(host, kept, size):
     """It is an error, and the next time it is fetched anew."""
-    new = Asset(DATA[::-1], etag='"v2"')
+    other = DATA[::-1][:size]
+    new = Asset(other, etag='"v2"')
 
     def replaced(request):
         return (new if len(host.requests) > 1 else Asset(DATA))(request)
@@ -100,7 +102,7 @@ def test_one_that_is_replaced_meanwhile_is_not_believed(host, kept):
     host.on("/x.tar", replaced)
     with pytest.raises(Changed, match="try again"):
         kept()
-    assert kept() == DATA[::-1]
+    assert kept() == other
 
 
 def test_what_has_no_validator_is_fetched_each_time(host, kept):

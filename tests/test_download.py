@@ -12,9 +12,10 @@ from dataclasses import replace
 
 import pytest
 from faulty import MODIFIED, Asset, FaultyServer, Pattern, Reply
-from rooms import asset_at
+from rooms import asset_at, multihash
 
 from mlhubfs.content.asset import AssetRef, Location
+from mlhubfs.content.checksum import parse_checksum
 from mlhubfs.download import gaps, part, transfer
 from mlhubfs.download.downloader import Downloader, IfExists, Wanted
 from mlhubfs.download.part import PartFile, Version
@@ -59,10 +60,10 @@ class Desk(contextlib.ExitStack):
         url = self.server.url + path
         return AssetRef(("source", "c", "i", path), lambda after: Location(url, time.monotonic()))
 
-    def mirrored(self, *paths):
+    def mirrored(self, *paths, **more):
         """Return an asset that is at all of these paths."""
         own, *others = (self.server.url + path for path in paths)
-        return asset_at(own, others=others)
+        return asset_at(own, others=others, **more)
 
     def fetch(self, *paths, connections=8, identity="file", asset=None, **more):
         """Download to `target`; return whether anything had to be fetched."""
@@ -152,8 +153,9 @@ def interrupt(desk, **more):
 
 class TestFetching:
     @pytest.mark.promise(
-        "A downloaded file appears under its name when it is complete, and has the size, and the "
-        "MD5 where storage tells one, that it should have."
+        "A downloaded file appears under its name when it is complete, and has the size and the "
+        "digest that storage (MD5) and the catalog (`file:size`, `file:checksum`) tell; one that "
+        "has not is dropped, asked for at the next `alternate` href, and else an error each time."
     )
     @pytest.mark.parametrize("size", [0, 1, LONGEST_REQUEST, LONGEST_REQUEST + 1, SIZE])
     @pytest.mark.parametrize("connections", [1, 8])
@@ -343,6 +345,61 @@ class TestVersions:
         desk.server.on("/file", Asset(content=DATA, headers=headers))
         assert desk.fetch()
         assert desk.is_complete()
+
+
+class TestWhatTheCatalogSays:
+    @pytest.mark.promise(
+        "A downloaded file appears under its name when it is complete, and has the size and the "
+        "digest that storage (MD5) and the catalog (`file:size`, `file:checksum`) tell; one that "
+        "has not is dropped, asked for at the next `alternate` href, and else an error each time."
+    )
+    def test_bytes_with_another_checksum_are_dropped(self, desk):
+        """The error names the asset and both digests; the next time all is fetched anew."""
+        asset = desk.mirrored("/file", checksum=parse_checksum(multihash(DATA)))
+        expected, found = (hashlib.sha256(one).hexdigest()[:12] for one in (DATA, OTHER))
+        desk.server.on("/file", Asset(content=OTHER))
+        for _ in range(2):
+            with pytest.raises(BadAnswer, match=f"c/i/B02 .*SHA256.*{expected}.*{found}"):
+                desk.fetch(asset=asset)
+            assert desk.names() == []
+            assert desk.came == 0
+            assert desk.asked_bytes() == SIZE
+        desk.server.on("/file", Asset(content=DATA))
+        assert desk.fetch(asset=asset)
+        assert desk.is_complete()
+        assert desk.asked_bytes() == SIZE
+
+    def test_what_another_href_has_may_be_right(self, desk):
+        """No byte of the wrong ones is in it, though size and validator are the same."""
+        desk.server.on("/own", Asset(content=OTHER))
+        desk.server.on("/mirror", Asset(content=DATA))
+        checksum = parse_checksum(multihash(DATA, "md5"))
+        assert desk.fetch(asset=desk.mirrored("/own", "/mirror", checksum=checksum))
+        assert desk.is_complete()
+        assert desk.came == SIZE
+
+    def test_all_of_a_file_that_was_resumed_is_compared(self, desk):
+        """What came the time before may have gone bad on the disk."""
+        desk.server.on("/file", until(9_000_000))
+        asset = desk.mirrored("/file", checksum=parse_checksum(multihash(DATA)))
+        with pytest.raises(Unavailable):
+            desk.fetch(asset=asset, connections=1)
+        with part._part_path(desk.target).open("r+b") as file:
+            file.write(b"bad")
+        desk.server.on("/file", Asset(content=DATA))
+        with pytest.raises(BadAnswer, match="SHA256"):
+            desk.fetch(asset=asset)
+        assert desk.fetch(asset=asset)
+        assert desk.is_complete()
+
+    @pytest.mark.parametrize("storage", [Asset(DATA), Asset(DATA, ranges=False, chunked=True)])
+    def test_another_size_is_refused(self, desk, storage):
+        """Before all of it has come, where storage tells."""
+        desk.server.on("/file", storage)
+        with pytest.raises(BadAnswer, match=f"c/i/file has {SIZE} bytes, and 7 were"):
+            desk.fetch(size=7)
+        assert desk.names() == []
+        assert len(desk.server.requests) == 1
 
 
 class TestResuming:

@@ -18,7 +18,7 @@ import pystac
 import pytest
 from commands import MLHUBFS, User, names, need_root, refused
 from faulty import Asset, FaultyServer, Pattern, Reply
-from rooms import KEY, answer, mlhub, real, stac_collection, stac_item
+from rooms import KEY, answer, mlhub, multihash, real, stac_collection, stac_item
 
 from mlhubfs.server.run import LocalServer
 
@@ -354,6 +354,22 @@ class TestAssets:
         assert again == (0, "4 files and 4 documents in .\n", "")
         assert (tmp_path / "d/c/a/B10.tif").read_bytes() == b"late"
         assert [one.path for one in host.requests if "/store/" in one.path] == ["/store/10"]
+
+    def test_bytes_that_the_catalog_does_not_know_are_a_failure(self, user, host, tmp_path):
+        """It names the asset and both digests; the file is not there, and is tried again."""
+        stored = {"href": "/store/x", "file:checksum": multihash(b"right")}
+        mlhub(host, {"d": {"c": [stac_item("a", {"B02": stored, "B03": "/store/x"})]}})
+        host.on("/store/x", Asset(content=b"wrong"))
+        done = user.run("download", "d", "--assets", source=root_of(host))
+        assert (done.code, done.out) == (1, "1 file and 4 documents in .\n")
+        expected, found = (hashlib.sha256(one).hexdigest()[:12] for one in (b"right", b"wrong"))
+        told, again = done.err.splitlines()
+        assert re.match(rf"mlhubfs: d/c/a/B02: c/a/B02 .*expected {expected}.*found {found}", told)
+        assert again == "1 failed: the same command tries again"
+        assert names(tmp_path / "d/c/a") == ["B03.tif", "stac.json"]
+        host.on("/store/x", Asset(content=b"right"))
+        assert user.run("download", "d", "--assets", source=root_of(host)).code == 0
+        assert (tmp_path / "d/c/a/B02").read_bytes() == b"right"
 
     def test_the_catalog_alone_is_its_json(self, user, sample, tmp_path):
         """A STAC catalog without assets."""

@@ -69,7 +69,7 @@ class Copies:
         # Without a validator, one version cannot be told from another.
         how = IfExists.RESUME if version.validator else IfExists.OVERWRITE
         asset = AssetRef((self._url,), lambda _: Location(self._url, time.monotonic()))
-        is_new = self._downloader.fetch(asset, target, size=version.size, if_exists=how)
+        is_new = self._downloader.fetch(asset, target, if_exists=how)
         if is_new and self._ask() != version:
             target.unlink()
             raise Changed(f"{describe(self._url)} was replaced while it was fetched: try again")

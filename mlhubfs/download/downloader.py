@@ -76,7 +76,8 @@ class Downloader:
         """Have `asset` in the file `target`; return whether any of it had to be fetched.
 
         `size` is the catalog's word for it. Raises the errors of the transport and NotWritten;
-        what has come until then is kept beside `target`, and the next call goes on from there.
+        what has come until then is kept beside `target`, and the next call goes on from there. But
+        of a file that is not what storage or the catalog says (BadAnswer) nothing is kept.
         """
         if self.is_there(target, size, if_exists):
             return False
@@ -86,7 +87,7 @@ class Downloader:
                 part.forget()
             progress(part.done)
             with self._slots:
-                first_answer(at_each_href(asset), partial(self._bring, part, progress))
+                first_answer(at_each_href(asset), partial(self._bring, part, size, progress))
         except BaseException:
             part.keep()
             raise
@@ -120,7 +121,7 @@ class Downloader:
             claim = part.gaps.claim(len(content))
             if claim:
                 part.write(claim, content)
-            part.finish(None, None)
+            part.finish(None)
         except BaseException:
             part.keep()
             raise
@@ -136,13 +137,14 @@ class Downloader:
             return False
         return if_exists is IfExists.SKIP or size is None or target.stat().st_size == size
 
-    def _bring(self, part: PartFile, progress: Progress, asset: AssetRef) -> None:
+    def _bring(self, part: PartFile, size: int | None, progress: Progress, asset: AssetRef) -> None:
         Transfer(
             self._transport,
             self._workers,
             self._slots,
             asset,
             part,
+            size=size,
             most=self._connections,
             progress=progress,
         ).run()

@@ -12,6 +12,7 @@ out to be another one. Knows neither names nor progress bars.
 3. *Without any validator* two answers cannot be told to be of the same version: one stream then.
 4. *Requests are of megabytes*, not of a share of the file each: a connection that is slow, or was
    added late, does what it can, and ends cleanly. They get shorter towards the end.
+5. *Bytes are compared when all are there*, by one more reading from disk: they come in no order.
 
 *Threading.* The caller's thread fetches the first bytes, and waits for those of the pool that fetch
 the others. Writes go to the part,
@@ -25,10 +26,12 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 
 from mlhubfs.content.asset import AssetRef, Location
+from mlhubfs.content.checksum import Checksum
 from mlhubfs.download.gaps import Claim
 from mlhubfs.download.pace import Pace
 from mlhubfs.download.part import PartFile, Version
 from mlhubfs.errors import (
+    BadAnswer,
     Changed,
     Denied,
     Interrupted,
@@ -49,6 +52,7 @@ _TRIES = 5  # for a file that changes again and again, or breaks off where it ca
 _FAILURES = 8  # in a row, with growing pauses, 6 s in all
 _PAUSE_SECONDS = 0.025
 _UNKNOWN = 1 << 62  # a size, where only the end of the stream will tell
+_SHOWN = 12  # digits of a digest: enough to tell two apart
 _NEW_LINK_SECONDS = 5.0  # a link this young that is refused would be refused again
 
 
@@ -56,11 +60,16 @@ class _Broken(Unavailable):
     """A connection broke off in the middle; it has not been tried again yet."""
 
 
+class _Wrong(BadAnswer):
+    """What came is not what was announced."""
+
+
 class Transfer:
     """Brings `asset`, as it is at the first of its hrefs, into `part`.
 
-    `slots` are the connections that this file has to share with others; the caller holds one.
-    `progress` is told how many bytes have come, and how many have to come again, as a negative.
+    `size` is the catalog's word for it, in bytes. `slots` are the connections that this file has to
+    share with others; the caller holds one. `progress` is told how many bytes have come, and how
+    many have to come again, as a negative.
     """
 
     def __init__(
@@ -71,6 +80,7 @@ class Transfer:
         asset: AssetRef,
         part: PartFile,
         *,
+        size: int | None,
         most: int,
         progress: Callable[[int], None],
     ) -> None:
@@ -79,6 +89,7 @@ class Transfer:
         self._slots = slots
         self._asset = asset
         self._part = part
+        self._size = size
         self._most = most
         self._progress = progress
         self._lock = threading.Lock()
@@ -93,18 +104,22 @@ class Transfer:
         self._modified: float | None = None
 
     def run(self) -> None:
-        """Fetch what is missing; raises the errors of the transport, and NotWritten."""
+        """Fetch what is missing, and compare it with what is told of it.
+
+        Raises the errors of the transport, BadAnswer where it differs, and NotWritten.
+        """
         self._part.reopen()
         for tries_left in reversed(range(_TRIES)):
             try:
                 self._fetch()
-            except (Changed, Unavailable) as error:
-                if not (self._in_one or isinstance(error, Changed)):
+            except (Changed, Unavailable, _Wrong) as error:
+                if not (self._in_one or isinstance(error, Changed | _Wrong)):
                     raise
                 self._restart()  # what is there cannot be completed
-                if not tries_left:
+                if not tries_left or isinstance(error, _Wrong):
                     raise
             else:
+                self._part.finish(self._modified)
                 return
 
     def _fetch(self) -> None:
@@ -112,6 +127,7 @@ class Transfer:
             if self._part.version is None:
                 self._fetch_first()
             self._fetch_rest()
+            self._compare()
         except MlhubfsError:
             self._stop()
             wait(self._helpers)
@@ -119,9 +135,25 @@ class Transfer:
         except BaseException:  # an interrupt: whoever pressed the key does not wait for a server
             self._stop()
             raise
+
+    def _compare(self) -> None:
+        """Compare what is there with what storage and the catalog say of it (5)."""
         if self._part.gaps.missing():
             raise Unavailable(f"{self._asset} did not come in full")
-        self._part.finish(self._md5, self._modified)
+        self._compare_size(self._part.done)
+        storage = Checksum("md5", self._md5.hex()) if self._md5 else None
+        catalog = self._asset.checksum
+        found = {one.kind: self._part.digest(one.kind) for one in (storage, catalog) if one}
+        for told, whose in ((storage, "storage's"), (catalog, "the catalog's (file:checksum)")):
+            if told and found[told.kind] != told.digest:
+                raise _Wrong(
+                    f"{self._asset} came with another {told.kind.upper()} than {whose}: expected "
+                    f"{told.digest[:_SHOWN]}..., found {found[told.kind][:_SHOWN]}..."
+                )
+
+    def _compare_size(self, size: int) -> None:
+        if size != self._size and self._size is not None:
+            raise _Wrong(f"{self._asset} has {size} bytes, and {self._size} were announced")
 
     def _stop(self) -> None:
         self._stopping.set()
@@ -145,6 +177,8 @@ class Transfer:
                 total = stream.total or 0  # all of it is asked for
                 return
             self._learn(stream)
+            if stream.total is not None:
+                self._compare_size(stream.total)
             size = _UNKNOWN if stream.total is None else stream.total
             self._part.begin(Version(size, stream.validator))
             with self._claim(_UNKNOWN if stream.stop is None else stream.stop) as claim:
