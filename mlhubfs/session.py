@@ -29,6 +29,7 @@ from mlhubfs.content.asset import key_of
 from mlhubfs.content.cache import DiskCache
 from mlhubfs.content.content import Content
 from mlhubfs.download.copy import Copies
+from mlhubfs.download.downloader import Downloader
 from mlhubfs.errors import (
     BadAnswer,
     Denied,
@@ -64,6 +65,8 @@ class Session:
     catalog: Catalog
     network: Workers
     transport: Transport
+    downloader: Downloader
+    """For files one here, one there: together they have the connections of one download."""
     cache: DiskCache | None
     index: Index | None
     notices: tuple[str, ...]
@@ -142,7 +145,10 @@ def open_session(
         else:
             network.submit(partial(_sweep, index))
         told = tuple(one for one in notices if one)
-        yield Session(Tree(around), around, catalog, network, transport, cache, index, told)
+        downloader = Downloader(transport, network)
+        yield Session(
+            Tree(around), around, catalog, network, transport, downloader, cache, index, told
+        )
 
 
 def blocks_folder(config: Config) -> Path:

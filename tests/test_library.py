@@ -6,6 +6,7 @@ import os
 import posixpath
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 
 import pytest
@@ -15,6 +16,7 @@ from rooms import KEY, answer, asked, mlhub, real, stac_collection, stac_item
 
 import mlhubfs
 from mlhubfs.catalog.where import Where
+from mlhubfs.download.downloader import CONNECTIONS
 from mlhubfs.errors import (
     BadCondition,
     Changed,
@@ -462,6 +464,18 @@ class TestAssets:
         assert asset.download(tmp_path / "blue.tif") == tmp_path / "blue.tif"
         for path in (there / "B02.tif", tmp_path / "new" / "B02.tif", tmp_path / "blue.tif"):
             assert path.read_bytes() == CHIP
+
+    def test_downloads_share_their_connections(self, host, asset, tmp_path):
+        """As many threads as there are leave none to others."""
+        hold = host.hold()
+        host.on("/store/B02.tif", Asset(CHIP, hold=hold))
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            done = [pool.submit(asset.download, tmp_path / str(n)) for n in range(CONNECTIONS)]
+            host.wait_for("/store/B02.tif", CONNECTIONS)
+            is_one_left = asset._access.session.downloader._slots.acquire(blocking=False)
+            hold.set()
+        assert not is_one_left
+        assert all(one.result().read_bytes() == CHIP for one in done)
 
     def test_a_download_that_fails_leaves_what_was_there(self, host, asset, tmp_path):
         """Whole, or as before: no half of a file under its name."""

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mlhubfs.catalog import models
-from mlhubfs.download.downloader import Downloader, IfExists
+from mlhubfs.download.downloader import IfExists
 from mlhubfs.errors import NotFound
 from mlhubfs.library.access import Access
 from mlhubfs.library.fields import Fields, objects, text, texts
@@ -68,9 +68,10 @@ class Asset:
         """Write the bytes to the file `to`, or into the folder `to`; return the file's path.
 
         A folder is one that exists, or whose name ends in a slash; folders are made as needed. The
-        file is there when it is whole. `if_exists` is `resume` (leave a file that is whole, go on
-        with a part), `skip` (leave any) or `overwrite`. Raises NotWritten, and the transport's
-        errors; what had come by then is kept for the next time.
+        file is there when it is whole, and has the catalog's size and checksum. `if_exists` is
+        `resume` (leave a file that is whole, go on with a part), `skip` (leave any) or `overwrite`.
+        Raises NotWritten, and the transport's errors; what had come by then is kept for the next
+        time, but for wrong bytes (BadAnswer).
         """
         if if_exists not in list(IfExists):
             choices = ", ".join(IfExists)
@@ -82,7 +83,7 @@ class Asset:
         file = session.tree.file(self._readable())
         if not isinstance(file, tree.AssetFile):
             raise NotFound(f"{self.path} is no asset")
-        Downloader(session.transport, session.network).fetch(
+        session.downloader.fetch(
             file.asset, path, size=file.told_size, if_exists=IfExists(if_exists)
         )
         return path
