@@ -145,10 +145,15 @@ class PartFile:
             made = hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False))
         return made.hexdigest()
 
-    def finish(self, modified: float | None) -> None:
-        """Make it the target, with that time."""
+    def finish(self, modified: float | None, *, sync: bool = True) -> None:
+        """Make it the target, with that time.
+
+        Without `sync` a power cut may leave the name without the bytes, or with some of them.
+        """
         with self._saving, self._told():
             self._is_finished = True
+            if sync:
+                os.fdatasync(self._descriptor)
             if modified is not None:
                 os.utime(self._descriptor, (modified, modified))
             self._path.replace(self._target)
