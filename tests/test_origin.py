@@ -501,6 +501,23 @@ def test_an_old_link_that_is_refused_at_first_is_renewed(host, make):
     assert asked(host) == ["/1", "/2"]
 
 
+@pytest.mark.parametrize("fault", [Reply(503), Reply(200, {"Content-Type": "text/html"}, b"?")])
+def test_an_href_that_fails_after_it_has_answered_is_left_for_another(host, make, fault):
+    """And that for the first again, when it fails in its turn; what is left is not asked."""
+    for name in ("own", "mirror"):
+        host.on(f"/{name}", Reply(302, {"Location": f"/store/{name}"}))
+        host.on(f"/store/{name}", Asset(LARGE))
+    origin, asset = make(), asset_at(f"{host.url}/own", others=[f"{host.url}/mirror"])
+    for failing, other in (("own", "mirror"), ("mirror", "own")):
+        assert fetch(origin, asset, 0, 10) == LARGE[0:10]
+        host.on(f"/store/{failing}", fault)
+        assert fetch(origin, asset, 0, 10) == LARGE[0:10]
+        host.on(f"/store/{failing}", Asset(LARGE))
+        asked(host)
+        assert fetch(origin, asset, 0, 10) == LARGE[0:10]
+        assert asked(host) == [f"/store/{other}"]
+
+
 def test_sixteen_readers_with_one_expired_link_all_go_on(host, make):
     """Nobody is refused because another has renewed the link a moment before."""
     host.on("/1", Asset(LARGE), Reply(403))

@@ -2,8 +2,9 @@
 
 Owns what is known of an asset's version, in memory and on disk, and the link at which storage last
 answered. That URL is asked directly; when it refuses (401, 403, 404, 410) a new link is asked for,
-once, and so it is when a link that is not new refuses. Where storage ignores ranges, each answer is
-the whole file: those who want parts of it at the same time share one.
+once, and so it is when a link that is not new refuses. When it fails otherwise, the asset's other
+hrefs are asked. Where storage ignores ranges, each answer is the whole file: those who want parts
+of it at the same time share one.
 
 *Threading.* Any thread; those that serve the kernel wait in the workers.
 """
@@ -21,7 +22,7 @@ from typing import Protocol, TypeVar
 from mlhubfs.content.alternates import first_answer
 from mlhubfs.content.asset import AssetRef, Location, Version
 from mlhubfs.content.blocks import BLOCK
-from mlhubfs.errors import Changed, Denied, MlhubfsError, NotFound
+from mlhubfs.errors import BadAnswer, Changed, Denied, MlhubfsError, NotFound, Unavailable
 from mlhubfs.transport.client import Part, Transport
 from mlhubfs.transport.workers import Workers
 
@@ -195,6 +196,13 @@ class Origin:
                 self._links.pop(asset.key, None)
             link = asset.locate(link.fetched)
             part = first_answer(link.hrefs, ask)
+        except (BadAnswer, Unavailable):
+            if resolved is None:
+                raise  # all have been asked
+            link = asset.locate(0.0)
+            if not link.others:
+                raise
+            part = first_answer([href for href in link.hrefs if href != resolved.href], ask)
         with self._lock:
             _remember(self._links, asset.key, Location(part.url, link.fetched))
             self._rangeless.pop(asset.key, None)
