@@ -355,6 +355,16 @@ class TestAssets:
         assert (tmp_path / "d/c/a/B10.tif").read_bytes() == b"late"
         assert [one.path for one in host.requests if "/store/" in one.path] == ["/store/10"]
 
+    def test_a_file_comes_from_where_it_can_be_had(self, user, host, tmp_path):
+        """As in a mount: from its first `alternate` that answers."""
+        host.on("/store/x", Asset(content=b"chip"))
+        mirrors = {name: {"href": f"/store/{name}"} for name in ("gone", "x")}
+        asset = {"href": "/store/lost", "type": "image/tiff", "alternate": mirrors}
+        mlhub(host, {"d": {"c": [stac_item("a", {"B02": asset})]}})
+        done = user.run("download", "d", "--assets", source=root_of(host))
+        assert (done.code, done.err) == (0, "")
+        assert (tmp_path / "d/c/a/B02.tif").read_bytes() == b"chip"
+
     def test_bytes_that_the_catalog_does_not_know_are_a_failure(self, user, host, tmp_path):
         """It names the asset and both digests; the file is not there, and is tried again."""
         stored = {"href": "/store/x", "file:checksum": multihash(b"right")}
