@@ -14,7 +14,7 @@
     │   ├── Busy           EAGAIN      the server asks to come back later (429)
     │   └── Offline        ENETUNREACH the mount is offline, and what it keeps does not hold this
     ├── BadAnswer          EIO         the server's answer contradicts itself or what was asked
-    │   └── Rejected       EIO         the server does not take the question (400, 405, 422)
+    │   └── Rejected       EIO         the server does not take the question (400, 405, 422, 501)
     ├── NotWritten         EIO         a file on this machine cannot be written: which one, and why
     ├── IndexUnusable      EIO         the index on disk fails: what needs it goes on without
     ├── WalkGone           EIO         a walk of the index has ended, or is not where it was left

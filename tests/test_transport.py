@@ -597,6 +597,7 @@ def test_a_url_that_is_none_is_said_to_be(transport: Transport) -> None:
         (502, Unavailable, retry.TRANSIENT),
         (503, Unavailable, retry.TRANSIENT),
         (504, Unavailable, retry.TRANSIENT),
+        (501, Rejected, 1),
     ],
 )
 def test_each_status_has_its_error_and_its_number_of_tries(

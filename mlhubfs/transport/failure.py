@@ -66,7 +66,7 @@ def status_failure(
         return Failed(TimedOut, f"{where} answered 408", tries=TRANSIENT, after=after)
     if status == 429:
         return Failed(Busy, f"{where} answered 429", tries=TRANSIENT, after=after)
-    if status >= 500:
+    if status >= 500 and status != 501:  # not implemented: not the next time either
         return Failed(Unavailable, f"{where} answered {status}", tries=TRANSIENT, after=after)
     return Failed(Rejected, f"{where} answered {status}, which was not expected")
 
