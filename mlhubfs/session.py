@@ -218,7 +218,7 @@ def _check(source: Api | StaticCatalog, catalog: Catalog, config: Config) -> str
             return None
         datasets = catalog.datasets()
         first = next((ref for one in datasets.values() for ref in one.collection_ids), None)
-        first = first or next(iter(catalog.loose_collections()), None)
+        first = first or catalog.any_collection_id()
     if first is None or config.offline:
         return None
     try:

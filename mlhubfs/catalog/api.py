@@ -66,12 +66,17 @@ class Api:
         route = f"/datasets/doi/{quote(id_or_doi)}" if doi else f"/datasets/{_segment(id_or_doi)}"
         return models.parse_dataset(self._get(route))
 
-    def collections(self) -> list[models.Collection]:
-        """Return all collections."""
-        pages = list(self._collection_pages())
+    def collections(
+        self, query: Mapping[str, str] | None = None, *, deadline: float | None = None
+    ) -> list[models.Collection]:
+        """Return all collections, or those that `query` describes, see `filters`.
+
+        Each page until the monotonic time `deadline`, if that is given.
+        """
+        pages = list(self._collection_pages(None, query, deadline))
         matched = pages[0].matched or 0
         if sum(len(page.collections) for page in pages) < matched:  # see 1
-            pages = list(self._collection_pages(limit=matched))
+            pages = list(self._collection_pages(matched, query, deadline))
         found = {
             one.id: self._settled(one, f"/collections/{_quoted(one.id)}")
             for page in pages
@@ -80,6 +85,11 @@ class Api:
         if len(found) < matched:
             _log.warning("%s counts %d collections and lists %d", self.root, matched, len(found))
         return list(found.values())
+
+    def any_collection_id(self) -> str | None:
+        """Return the id of a collection, if there is one, without listing all."""
+        first = next(self._collection_pages(1)).collections
+        return first[0].id if first else None
 
     def collection(self, collection_id: str) -> models.Collection:
         """Return the collection with that id."""
@@ -138,7 +148,7 @@ class Api:
         """Return `bbox`, `datetime`, `filter` and `query` where the server says it takes them.
 
         And `ids` where there is a `/search`, `collections` where `filter` and `query` are meant for
-        that.
+        that; `q` where its collections can be searched for texts.
         """
         try:
             classes = models.parse_conformance(self._get(""))
@@ -152,6 +162,8 @@ class Api:
             languages |= {"ids"}
         if any(_FILTERS.search(one) for one in classes):
             languages |= {"bbox", "datetime"}
+        if "collection-search#free-text" in ends or {"collection-search", "free-text"} <= ends:
+            languages |= {"q"}
         return frozenset(languages)
 
     def queryables(self, collection_id: str) -> dict[str, str]:
@@ -216,13 +228,20 @@ class Api:
     def _get(self, route: str) -> bytes:
         return bytes(self._transport.get_document(self.root + route).body)
 
-    def _collection_pages(self, limit: int | None = None) -> Iterator[models.CollectionPage]:
+    def _collection_pages(
+        self,
+        limit: int | None,
+        query: Mapping[str, str] | None = None,
+        deadline: float | None = None,
+    ) -> Iterator[models.CollectionPage]:
         seen = set[str]()
         following: str | None = ""
         while following is not None and following not in seen and len(seen) < _MOST_PAGES:
             seen.add(following)
             fetched = time.monotonic()
-            body, _ = self._pages.ask("/collections", following, limit=limit)
+            body, _ = self._pages.ask(
+                "/collections", following, limit=limit, deadline=deadline, query=query
+            )
             page = models.parse_collection_page(body, fetched)
             yield page
             following = page.next

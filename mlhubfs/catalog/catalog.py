@@ -7,7 +7,9 @@ cannot be reached. Does not know routes (`api`) nor files (`tree`).
 *Threading.* Any thread; those that serve the kernel wait interruptibly, in the workers.
 """
 
+import logging
 import re
+import time
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 
@@ -17,6 +19,7 @@ from mlhubfs.catalog.api import writable_in_url
 from mlhubfs.catalog.base import are_settled
 from mlhubfs.catalog.bulk import CatalogFile
 from mlhubfs.catalog.doi import bare
+from mlhubfs.catalog.filters import free_text
 from mlhubfs.catalog.index import Index
 from mlhubfs.catalog.listing import Listing
 from mlhubfs.catalog.listings import Listings
@@ -36,15 +39,16 @@ from mlhubfs.catalog.models import (
 from mlhubfs.catalog.node import key_above, key_below
 from mlhubfs.catalog.pager import Pager
 from mlhubfs.catalog.recent import Recent
-from mlhubfs.catalog.search import Search
+from mlhubfs.catalog.search import FIRST_SECONDS, Search
 from mlhubfs.catalog.source import Source
 from mlhubfs.catalog.stored import Stored
 from mlhubfs.catalog.walker import AnyIndex, Walker
 from mlhubfs.catalog.where import Where
-from mlhubfs.errors import BadAnswer, MlhubfsError, NotFound, Offline, Unavailable
+from mlhubfs.errors import BadAnswer, Denied, MlhubfsError, NotFound, Offline, Unavailable
 from mlhubfs.transport.buckets import lacks_account
 from mlhubfs.transport.workers import Workers
 
+_log = logging.getLogger("mlhubfs.catalog")
 # A page of MLHub's is 630 kB, an item 6.3 kB. Without an index: the items of the pages last read,
 # about 10,000; with one only their links are missed, so those of the first 1,100 must do.
 _PAGE_BYTES = 64 << 20
@@ -158,6 +162,27 @@ class Catalog:
         """Return id -> collection of those that no dataset names."""
         named = {ref for dataset in self.datasets().values() for ref in dataset.collection_ids}
         return {key: one for key, one in self.collections().items() if key not in named}
+
+    def collections_that(
+        self, fulfil: Callable[[Collection], bool], where: Where
+    ) -> list[Collection]:
+        """Return the collections that `fulfil`; `where` admits all of those.
+
+        Where their list is not at hand, a server that searches texts is asked in its place; see
+        `filters` for what that may pass over.
+        """
+        text = free_text(where)
+        if text and self._lists.peek("collections") is None and "q" in self._filters():
+            found = [one for one in self._found(text) if fulfil(one)]
+            if found:
+                return found
+        return [one for one in self.collections().values() if fulfil(one)]
+
+    def any_collection_id(self) -> str | None:
+        """Return one, if there is one; reads the list, where searches cannot do without it."""
+        if "q" in self._filters():
+            return self._source.any_collection_id()
+        return next(iter(self.collections()), None)
 
     def collection(self, collection_id: str) -> Collection:
         """Return a collection by its id: one request, or none."""
@@ -322,6 +347,14 @@ class Catalog:
         except MlhubfsError:
             return frozenset()  # the search will say what is wrong, if it needs the server at all
 
+    def _found(self, text: str) -> list[Collection]:
+        """Return the collections that the server finds a text in; nothing where it fails at it."""
+        try:
+            return self._lists.get(f"q {text}", lambda: self._load_found(text))
+        except (BadAnswer, Denied, NotFound, Unavailable) as error:
+            _log.info("%s does not search its collections: %s", self.root, error)
+            return []
+
     def _make_walker(self, collection_id: str, index: AnyIndex) -> Walker:
         def ask(cursor: str | None, limit: int, deadline: float | None) -> Page:
             return self._source.page(collection_id, cursor, limit=limit, deadline=deadline)
@@ -378,11 +411,20 @@ class Catalog:
             found = self._source.collections()
             self._stored.keep_collections(found)
         except Offline:
-            found = self._stored.collections() or []
-        collections = {one.id: one for one in found}
-        for key, one in collections.items():
-            self._collections.put(f"collection {key}", one)
-        return collections
+            stored = self._stored.collections()
+            if stored is None and not self._has_datasets:
+                raise
+            found = stored or []
+        return {one.id: one for one in self._learn(found)}
+
+    def _load_found(self, text: str) -> list[Collection]:
+        deadline = time.monotonic() + FIRST_SECONDS
+        return self._learn(self._source.collections({"q": text}, deadline=deadline))
+
+    def _learn(self, found: list[Collection]) -> list[Collection]:
+        for one in found:
+            self._collections.put(f"collection {one.id}", one)
+        return found
 
     def _load_collection(self, collection_id: str) -> Collection:
         try:
@@ -410,9 +452,7 @@ class Catalog:
             found = [
                 msgspec.structs.replace(one, id=key_below(collection_id, one.id)) for one in stored
             ]
-        for one in found:
-            self._collections.put(f"collection {one.id}", one)
-        return {key_above(one.id)[1]: one for one in found}
+        return {key_above(one.id)[1]: one for one in self._learn(found)}
 
 
 def _wants_account(asset: Asset) -> bool:

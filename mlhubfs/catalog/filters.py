@@ -1,22 +1,31 @@
-"""Conditions in the languages that servers filter by: CQL2, and STAC's older `query`.
+"""Conditions in the languages that servers filter by: CQL2, STAC's older `query`, and free text.
 
 Owns which conditions can be told to a server without losing items. Ours are lenient: a list matches
 by any member, a missing boolean is false, `true` may be written as a text. A server compares as its
 data base does. So only properties are told whose type the server publishes (its queryables), and
 what a missing value would take away from the answer is asked for as well, or not told.
 
+Free text (`q`) cannot be told without losing collections. Ours is a phrase, in words or parts of
+words, in any text. Servers look in title, description and keywords, the specification asks for no
+more; and for words: pgstac by their stems, without those that are too common. So an answer is
+looked through for what is ours, and one that leaves nothing is not believed: a part of a word is
+the likely reason. Nor can what has a meaning there be told: to pgstac, `sentinel-2` is what has
+"sentinel" and not "2", and quotes, `+`, brackets or a comma are no less of a language.
+
 *Threading.* Functions without state.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from mlhubfs.catalog.where import Condition, Operand, Where
+from mlhubfs.catalog.where import Condition, Operand, Phrase, Where
 
 _NUMBERS = frozenset({"number", "integer"})
 _OPERATORS = {"=": "eq", "<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
+_WORDS = re.compile(r"\w+( \w+)*")
 _Express = Callable[[Condition, str], Any]
 
 
@@ -41,6 +50,13 @@ def express(
                 query.setdefault(condition.name, {}).update(terms)
             return {"query": msgspec.json.encode(query).decode()}, _of(told)
     return {}, Where()
+
+
+def free_text(where: Where) -> str | None:
+    """Return what `q` can be asked for: the phrases of one condition, with commas as `or`."""
+    phrases = [one for one in where.conditions if isinstance(one, Phrase) and one.operator == "="]
+    told = (",".join(one.values) for one in phrases if all(map(_WORDS.fullmatch, one.values)))
+    return next(told, None)
 
 
 def _told(where: Where, types: Mapping[str, str], say: _Express) -> Iterator[tuple[Condition, Any]]:

@@ -168,7 +168,7 @@ def _limited(
 def _as_body(query: Mapping[str, Any]) -> Body:
     """Return what a query asks for, as a body says it."""
     body = dict(query)
-    for name in {"collections", "ids", "bbox"} & body.keys():
+    for name in {"collections", "ids", "bbox", "q"} & body.keys():
         if isinstance(body[name], str):
             body[name] = body[name].split(",")
     with contextlib.suppress(ValueError, msgspec.DecodeError):  # a link's may be anything

@@ -29,7 +29,8 @@ from mlhubfs.catalog.where import Where, condition
 from mlhubfs.errors import BadAnswer, Denied, IndexUnusable, NotFound, Unavailable
 
 _log = logging.getLogger("mlhubfs.catalog")
-_FIRST_SECONDS = 10.0  # some answer 500 to what they cannot filter by, and are not waited for
+FIRST_SECONDS = 10.0
+"""How long the first page may take: some answer 500 to what they cannot filter by."""
 _AGAIN_SECONDS = 300.0
 _LANGUAGES = frozenset({"filter", "query"})
 
@@ -78,7 +79,7 @@ class Search:
 
         def ask(cursor: str | None, limit: int, deadline: float | None) -> Page:
             if query and cursor is None:
-                deadline = time.monotonic() + _FIRST_SECONDS
+                deadline = time.monotonic() + FIRST_SECONDS
             page = self._source.page(
                 collection_id, cursor, limit=limit, deadline=deadline, query=query
             )

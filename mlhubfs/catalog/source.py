@@ -24,8 +24,13 @@ class Source(Protocol):
     def dataset(self, id_or_doi: str) -> Dataset:
         """Return the dataset with that id or DOI."""
 
-    def collections(self) -> list[Collection]:
-        """Return all collections."""
+    def collections(
+        self, query: Mapping[str, str] | None = None, *, deadline: float | None = None
+    ) -> list[Collection]:
+        """Return all collections, or those that `query` describes."""
+
+    def any_collection_id(self) -> str | None:
+        """Return the id of a collection, if there is one, without listing all."""
 
     def collection(self, collection_id: str) -> Collection:
         """Return the collection with that id."""
@@ -51,7 +56,7 @@ class Source(Protocol):
         """Return the first page of a collection's items, or the one that `following` links to."""
 
     def filters(self) -> frozenset[str]:
-        """Return the parameters of a page's `query` that the source says it honours."""
+        """Return the parameters of a `query` that the source says it honours."""
 
     def archive(self, collection_id: str) -> Archive:
         """Return what is known of a collection's archive; raises NotFound where there is none."""

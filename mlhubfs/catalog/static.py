@@ -95,9 +95,18 @@ class StaticCatalog:
         """Raise NotFound."""
         raise NotFound(f"a static catalog has no dataset {id_or_doi!r}")
 
-    def collections(self) -> list[models.Collection]:
+    def collections(
+        self,
+        query: Mapping[str, str] | None = None,  # noqa: ARG002 - of the protocol
+        *,
+        deadline: float | None = None,  # noqa: ARG002
+    ) -> list[models.Collection]:
         """Return those below the first document; the others are below them, see `children`."""
         return self.children(TOP)
+
+    def any_collection_id(self) -> str:
+        """Return that of the first document."""
+        return TOP
 
     def collection(self, collection_id: str) -> models.Collection:
         """Return the catalog or collection with that key."""

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from mlhubfs import config
+from mlhubfs.catalog import models
 from mlhubfs.catalog.doi import is_doi
 from mlhubfs.errors import NotFound
 from mlhubfs.library.access import Access
@@ -85,8 +86,8 @@ class Catalog:
         only (a STAC API).
         """
         where = of_datasets(tags, text)
-        models = self._access.session.catalog.datasets().values()
-        found = [to_dataset(self._access, one) for one in models]
+        held = self._access.session.catalog.datasets().values()
+        found = [to_dataset(self._access, one) for one in held]
         return [one for one in found if where.admits(one.document)]
 
     def dataset(self, id_or_doi: str) -> Dataset:
@@ -107,11 +108,15 @@ class Catalog:
     def collections(self, match: str = "") -> list[Collection]:
         """Return the collections with `match`, in any case, in one of their texts.
 
-        These are id, title, description, licence, citation and extensions.
+        These are id, title, description, licence, citation and extensions. An API that announces
+        free-text search is asked for them, and may pass over parts of words.
         """
-        models = self._access.session.catalog.collections().values()
-        found = [to_collection(self._access, one) for one in models]
-        return [one for one in found if match.casefold() in _texts(one).casefold()]
+
+        def fulfil(model: models.Collection) -> bool:
+            return match.casefold() in _texts(to_collection(self._access, model)).casefold()
+
+        found = self._access.session.catalog.collections_that(fulfil, of_datasets((), match))
+        return [to_collection(self._access, one) for one in found]
 
     def collection(self, collection_id: str) -> Collection:
         """Return the collection with that id; raises NotFound, which names what is near."""

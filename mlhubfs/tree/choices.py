@@ -19,7 +19,12 @@ from mlhubfs.errors import BadCondition, Denied, NotFound
 from mlhubfs.tree.documents import read
 from mlhubfs.tree.names import LONGEST, decode, encode, is_cut
 from mlhubfs.tree.nodes import Children, Entry, numbered
-from mlhubfs.tree.surroundings import RESERVED_IN_COLLECTION, RESERVED_IN_DATASET, Surroundings
+from mlhubfs.tree.surroundings import (
+    RESERVED_IN_COLLECTION,
+    RESERVED_IN_DATASET,
+    RESERVED_IN_ROOT,
+    Surroundings,
+)
 from mlhubfs.tree.where import Choice, MakeEntry
 
 _FEW = 50  # values of a property that are suggested one by one: BigEarthNet has 43 classes
@@ -38,18 +43,23 @@ class _Member(NamedTuple):
 class Few(Choice):
     """A choice from `members`, by the fields `names`; the values of `shown` are suggested.
 
-    `modified` is the time of the directories, where it is not the latest of the members'.
+    `members` brings those that may fulfil conditions, `named` those that may have a name, where
+    that is less than all. `modified` is the time of the directories, where it is not the latest of
+    the members'.
     """
 
     def __init__(
         self,
-        members: Callable[[], Iterable[_Member]],
+        members: Callable[[Where], Iterable[_Member]],
+        *,
         what: str,
         names: tuple[str, ...],
         shown: tuple[str, ...],
         modified: Callable[[], float] | None = None,
+        named: Callable[[str], Iterable[_Member]] | None = None,
     ) -> None:
         self._members = members
+        self._named = named or (lambda _: members(Where()))
         self._what = what
         self._names = names
         self._shown = shown
@@ -59,7 +69,7 @@ class Few(Choice):
         """Return the latest time of what there is."""
         if self._modified:
             return self._modified()
-        return max((one.modified for one in self._members()), default=0.0)
+        return max((one.modified for one in self._members(Where())), default=0.0)
 
     def check(self, condition: Condition) -> None:
         """Refuse what these do not have."""
@@ -72,7 +82,8 @@ class Few(Choice):
     def suggestions(self) -> Iterator[Condition]:
         """Yield each value that occurs."""
         for name in self._shown:
-            values = {value for one in self._members() for value in scalars(one.fields.get(name))}
+            members = self._members(Where())
+            values = {value for one in members for value in scalars(one.fields.get(name))}
             yield from (condition(name, (value,)) for value in sorted(map(str, values)))
 
     def children(self, where: Where, entry: MakeEntry) -> Children:
@@ -80,14 +91,14 @@ class Few(Choice):
         return numbered(
             [
                 entry(one.name, one.path, one.modified)
-                for one in self._members()
+                for one in self._members(where)
                 if where.admits(one.fields)
             ]
         )
 
     def find(self, where: Where, name: str) -> tuple[str, float]:
-        """Look through them."""
-        for one in self._members():
+        """Look through those that may have the name."""
+        for one in self._named(name):
             if one.name == name and where.admits(one.fields):
                 return one.path, one.modified
         raise NotFound(f"none of these {self._what} is called {name!r}")
@@ -95,27 +106,47 @@ class Few(Choice):
 
 def choose_datasets(around: Surroundings) -> Few:
     """Return the choice of the root: datasets, or collections where the source has no datasets."""
+    catalog = around.catalog
 
-    def members() -> Iterator[_Member]:
-        datasets = around.catalog.datasets().values()
+    def members(where: Where) -> Iterator[_Member]:
+        def fulfil(collection: Collection) -> bool:
+            return not where.conditions or where.admits(_fields(around, collection))
+
+        datasets = catalog.datasets().values()
         for dataset in datasets:
             path = around.dataset_path(dataset.id)
             fields = read(dataset.document, around.scrub)
             yield _Member(posixpath.basename(path), path, dataset.modified, fields)
         if not datasets:
-            yield from _collections(around, "/", around.catalog.loose_collections().values())
+            yield from _collections(around, "/", catalog.collections_that(fulfil, where))
 
-    return Few(members, "datasets", names=_NAMES, shown=("tags", "doi"))
+    def named(name: str) -> Iterable[_Member]:
+        identifier = decode(name, RESERVED_IN_ROOT)
+        if identifier is None or catalog.datasets():
+            return members(Where())
+        return _collections(around, "/", [catalog.collection(identifier)])
+
+    def modified() -> float:
+        return max((one.modified for one in catalog.datasets().values()), default=0.0)
+
+    return Few(
+        members,
+        what="datasets",
+        names=_NAMES,
+        shown=("tags", "doi"),
+        modified=modified,
+        named=named,
+    )
 
 
 def choose_below(around: Surroundings, key: str, modified: Callable[[], float]) -> Few:
     """Return the choice of a static catalog's directory: the collections below, at any level."""
 
-    def members() -> Iterator[_Member]:
+    def members(_: Where) -> Iterator[_Member]:
         found = (one for one in around.catalog.below(key) if one.has_items)
         return _collections(around, around.collection_path(key), found)
 
-    return Few(members, "collections", names=_NAMES, shown=("tags", "doi"), modified=modified)
+    return Few(members, what="collections", names=_NAMES, shown=("tags", "doi"), modified=modified)
 
 
 def _collections(
@@ -123,21 +154,27 @@ def _collections(
 ) -> Iterator[_Member]:
     """Yield collections below the directory `above`; what lies deeper is called by its path."""
     for one in collections:
-        fields = read(one.document, around.scrub)
-        fields["tags"] = fields.get("keywords")
-        fields["doi"] = fields.get("sci:doi")
         path = around.collection_path(one.id)
         way = posixpath.relpath(path, above)
         name = way.replace("/", "%2F")
         yield _Member(
-            name if len(name.encode()) <= LONGEST else encode(way), path, one.modified, fields
+            name if len(name.encode()) <= LONGEST else encode(way),
+            path,
+            one.modified,
+            _fields(around, one),
         )
+
+
+def _fields(around: Surroundings, collection: Collection) -> dict[str, Any]:
+    """Return what a collection tells of itself, by the names that datasets have for it."""
+    fields: dict[str, Any] = read(collection.document, around.scrub)
+    return fields | {"tags": fields.get("keywords"), "doi": fields.get("sci:doi")}
 
 
 def choose_collections(path: str, dataset: Callable[[], Dataset]) -> Few:
     """Return the choice of a dataset, which is at `path`."""
 
-    def members() -> Iterator[_Member]:
+    def members(_: Where) -> Iterator[_Member]:
         types = defaultdict[str, list[str]](list)
         for ref in dataset().collections or ():
             types[ref.id] += ref.types or ()
@@ -146,7 +183,7 @@ def choose_collections(path: str, dataset: Callable[[], Dataset]) -> Few:
             there = posixpath.join(path, name)
             yield _Member(name, there, dataset().modified, {"types": found})
 
-    return Few(members, "collections", names=("types",), shown=("types",))
+    return Few(members, what="collections", names=("types",), shown=("types",))
 
 
 class Items(Choice):
