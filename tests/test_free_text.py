@@ -12,7 +12,7 @@ import mlhubfs
 from mlhubfs.catalog.filters import free_text
 from mlhubfs.catalog.where import Where
 from mlhubfs.cli import cli
-from mlhubfs.errors import NotFound
+from mlhubfs.errors import NotFound, Offline
 
 SEARCH = "https://api.stacspec.org/v1.0.0-rc.1/collection-search"
 TITLES = {
@@ -188,6 +188,15 @@ def test_a_known_path_costs_one_look_up(host):
             rooms.tree.node("/@where/text=andsa/a")
     paths = [one for one in asked(host) if one.startswith("/v1/collections")]
     assert paths == ["/v1/collections/b", "/v1/collections/a"]
+
+
+def test_a_list_that_was_never_read_is_not_empty_offline(host, tmp_path):
+    """A search has found some of it, and they are not all."""
+    index = tmp_path / "i" / "s.sqlite"
+    with Rooms(host, index=index) as rooms:
+        assert rooms.names("/@where/text=rice") == ["d"]
+    with Rooms(host, index=index, offline=True) as rooms, pytest.raises(Offline):
+        rooms.names("/")
 
 
 def test_a_page_that_is_asked_for_by_post_is_of_the_same_text(host):
