@@ -1,4 +1,4 @@
-"""One mount: a session, FUSE, and the socket on which it tells of itself; in a daemon or not.
+"""One mount: its sources, FUSE, and the socket on which it tells of itself; in a daemon or not.
 
 *Threading.* The main thread, which libfuse's loop takes. The others belong to the rooms.
 """
@@ -13,10 +13,11 @@ from pathlib import Path
 from mlhubfs import daemon, mountpoint, status
 from mlhubfs.config import Config
 from mlhubfs.content.memory import keep_freed
-from mlhubfs.errors import MlhubfsError, TimedOut
+from mlhubfs.errors import TimedOut, Unavailable
 from mlhubfs.fuse.binding import choose
 from mlhubfs.fuse.operations import Operations
-from mlhubfs.session import Session, open_session
+from mlhubfs.served import Served
+from mlhubfs.transport.workers import Workers
 from mlhubfs.tree.forest import Forest
 
 _log = logging.getLogger("mlhubfs")
@@ -80,18 +81,18 @@ def _serve(
 
     with (
         mountpoint.held(where, title(sources)),
+        contextlib.closing(Workers(interrupted=gives_up)) as workers,
         contextlib.ExitStack() as ending,
-        _opened(sources, gives_up) as served,
+        _opened(sources, workers, gives_up) as served,
     ):
-        sessions = list(served.values())
-        trees = {name: session.tree for name, session in served.items()}
+        notices = tuple(_notices(served))
         ending.callback(at_end)
         ending.enter_context(status.answering(where, lambda: _report(served, sources, where)))
         operations = Operations(
-            trees[""] if "" in trees else Forest(trees),
-            started=lambda: started(tuple(one for each in sessions for one in each.notices)),
+            served[""].grow() if "" in served else Forest(served),
+            started=lambda: started(notices),
             caller=binding.caller,
-            later=sessions[0].network.submit,
+            later=workers.submit,
             invalidate=binding.invalidate,
         )
         kernel_seconds = min(config.ttl, _KERNEL_SECONDS)
@@ -111,25 +112,42 @@ def _serve(
 
 @contextlib.contextmanager
 def _opened(
-    sources: Mapping[str, Config], interrupted: Callable[[], bool]
-) -> Iterator[dict[str, Session]]:
-    """Open a session for each source; what the mount may take of memory is shared out."""
+    sources: Mapping[str, Config], workers: Workers, interrupted: Callable[[], bool]
+) -> Iterator[dict[str, Served]]:
+    """Open each source; what the mount may take of memory is shared out.
+
+    Of several, those whose servers cannot be reached may come later, but not all of them.
+    """
     with contextlib.ExitStack() as ending:
-        opened = {}
+        served: dict[str, Served] = {}
         for name, one in sources.items():
             share = replace(one, memory=one.memory // len(sources))
+            served[name] = Served(name, share, workers, interrupted)
+            ending.callback(served[name].close)
             try:
-                opened[name] = ending.enter_context(open_session(share, interrupted=interrupted))
-            except MlhubfsError as error:
-                raise type(error)(f"{name}: {error}" if name else str(error)) from error
-        yield opened
+                served[name].grow()
+            except Unavailable as error:
+                _log.warning("%s", error)
+        failures = [one.failure for one in served.values() if one.failure]
+        if len(failures) == len(served):
+            raise failures[0]
+        yield served
+
+
+def _notices(served: Mapping[str, Served]) -> Iterator[str]:
+    for name, one in served.items():
+        if one.session:
+            yield from one.session.notices
+        if one.failure:
+            yield f"{one.failure}; it is tried again when {name} is looked into"
 
 
 def _report(
-    served: Mapping[str, Session], sources: Mapping[str, Config], where: Path
+    served: Mapping[str, Served], sources: Mapping[str, Config], where: Path
 ) -> status.Report:
     """Return what the daemon tells of itself."""
-    sessions = served.values()
+    sessions = [one.session for one in served.values() if one.session]
+    failures = {name: str(one.failure) for name, one in served.items() if one.failure}
     caches = [one.cache for one in sessions if one.cache]
     sizes = [one.index.size() for one in sessions if one.index]
     first = next(iter(sources.values()))
@@ -146,14 +164,22 @@ def _report(
         "index_bytes": sum(sizes) if sizes else None,
         "collections": [
             one | {"id": f"{name}/{one['id']}" if name else one["id"]}
-            for name, session in served.items()
-            for one in status.collections(session.catalog.listings.walks())
+            for name, source in served.items()
+            if source.session
+            for one in status.collections(source.session.catalog.listings.walks())
         ],
-        "problems": [problem for one in sessions for problem in one.catalog.problems()],
+        "problems": [
+            *failures.values(),
+            *(problem for one in sessions for problem in one.catalog.problems()),
+        ],
     }
     if "" not in sources:
         report["sources"] = {
-            name: {"source": one.source, "options": status.options(one)}
+            name: {
+                "source": one.source,
+                "options": status.options(one),
+                "problem": failures.get(name),
+            }
             for name, one in sources.items()
         }
     return report

@@ -42,6 +42,7 @@ ROOM_OF = {
     "daemon": "mount",
     "log": "mount",
     "mountpoint": "mount",
+    "served": "mount",
     "status": "mount",
     "__main__": "cli",
 }

@@ -1,19 +1,24 @@
 """Several sources in one mount: by words, by a file, and what each of them is sent."""
 
+import contextlib
 import errno
+import re
 import subprocess
 import sys
 import urllib.parse
 
 import pytest
+from commands import User, refused
 from faulty import Asset, FaultyServer, Reply
-from mounted import fails, names
-from rooms import answer, stac_collection, stac_item
+from mounted import fails, names, need_fuse
+from rooms import answer, asked, stac_collection, stac_item
 
 from mlhubfs.cli.sources import from_file, from_words
 from mlhubfs.config import Permission
-from mlhubfs.errors import ConfigError
+from mlhubfs.errors import ConfigError, Unavailable
+from mlhubfs.served import Served
 from mlhubfs.transport.client import Transport
+from mlhubfs.transport.workers import Workers
 
 HEADER = "HEADER-1c7e"
 TOKEN = "TOKEN a&b"
@@ -46,6 +51,12 @@ def static(host, identifier):
     host.on("/items/one.json", answer(stac_item("one", {"a": "../a.tif"})))
     host.on("/a.tif", Asset(f"of {identifier}".encode()))
     return f"{host.url}/collection.json"
+
+
+@pytest.fixture
+def user(tmp_path):
+    """A user, who mounts on `folder / "mount"`."""
+    return User(tmp_path)
 
 
 @pytest.fixture
@@ -198,3 +209,64 @@ def test_each_source_is_a_directory(tmp_path, binding, two):
     assert {request.headers.get("x-token") for request in two[0].requests} == {HEADER}
     assert {request.headers.get("x-token") for request in two[1].requests} == {None}
     assert not [one for host in two for one in host.requests if "authorization" in one.headers]
+
+
+@pytest.mark.promise(
+    "Of several sources, one whose server cannot be reached is a directory that fails to be "
+    "listed, until the server is there."
+)
+def test_a_source_that_is_down_comes_when_its_server_does(user, two):
+    """The others are mounted; the notice, the log and `status` name it and say why."""
+    need_fuse("fuse3")
+    roots = [static(host, name) for host, name in zip(two, "xy", strict=True)]
+    where = user.folder / "mount"
+    words = [f"{name}={root}" for name, root in zip(("up", "down"), roots, strict=True)]
+    two[1].kill()
+    done = user.run("mount", *words, where, "-o", "binding=fuse3,negative_ttl=0,timeout=3")
+    assert done.code == 0
+    assert re.search(r"down: .* again when down is looked into", done.err)
+    try:
+        assert {one.name: one.is_dir() for one in where.iterdir()} == {"up": True, "down": True}
+        assert (where / "up" / "one" / "a.tif").read_bytes() == b"of x"
+        with fails(errno.EIO, errno.ETIMEDOUT):
+            names(where / "down")
+        assert "  not there: down: " in user.run("status", where).out
+        assert re.search(r"WARNING .*down: ", next(user.logs.glob("*.log")).read_text())
+        two[1].restart()
+        assert names(where / "down") == ["README.txt", "collection.json", "one"]
+        assert (where / "down" / "one" / "a.tif").read_bytes() == b"of y"
+        assert "not there:" not in user.run("status", where).out
+    finally:
+        assert user.run("umount", where).code == 0
+
+
+def test_a_source_that_was_down_is_not_asked_at_every_look(two, tmp_path):
+    """For a while the last failure is the answer, at once."""
+    two[0].on("/collection.json", Reply(503))
+    texts = (f"timeout=1,cache_dir={tmp_path}",)
+    config = from_words((f"a={two[0].url}/collection.json",), texts)["a"]
+    with contextlib.closing(Workers()) as workers:
+        served = Served("a", config, workers, lambda: False)
+        with pytest.raises(Unavailable, match=r"^a: .*503"):
+            served.grow()
+        asked(two[0])
+        with pytest.raises(Unavailable, match=r"^a: .*503"):
+            served.grow()
+        assert (asked(two[0]), served.tree) == ([], None)
+        served.close()
+
+
+def test_sources_that_are_all_down_are_not_mounted(user, two):
+    """There is nothing to show: the first is told, as where it is the only one."""
+    roots = [static(host, name) for host, name in zip(two, "xy", strict=True)]
+    for host in two:
+        host.kill()
+    where = user.folder / "mount"
+    words = [f"{name}={root}" for name, root in zip("ab", roots, strict=True)]
+    refused(user.run("mount", *words, where, "-o", "timeout=1"), "a: ")
+
+
+def test_a_source_that_is_wrong_is_told_at_once(user, two):
+    """What waiting does not mend keeps the mount from being made."""
+    words = [f"a={static(two[0], 'x')}", f"b={two[1].url}/none.json"]
+    refused(user.run("mount", *words, user.folder / "mount"), "b: ", "404")

@@ -128,6 +128,9 @@ def _show_mount(report: dict[str, Any]) -> None:
     click.echo(f"  requests {report['requests']:,}, failed {report['errors']:,}")
     hits, misses = report["cache_hits"], report["cache_misses"]
     click.echo(f"  blocks from the cache on disk {hits:,}, not there {misses:,}")
+    for one in report.get("sources", {}).values():
+        if one["problem"]:
+            click.echo(f"  not there: {one['problem']}")
     _show_collections(report["collections"])
 
 

@@ -1,10 +1,13 @@
 """Several trees in one mount, each below a directory of its name.
 
+The directory of a tree that is not there yet has attributes, so that the others are listed and
+looked at without waiting for it; what is asked of it beyond that waits, or fails.
+
 *Threading.* Any thread.
 """
 
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from mlhubfs.errors import IsADirectory, NotFound
 from mlhubfs.tree.nodes import (
@@ -21,16 +24,27 @@ from mlhubfs.tree.nodes import (
 from mlhubfs.tree.root import Tree
 
 
-class Forest:
-    """The nodes of `trees`, by paths that begin with a tree's name."""
+class Branch(Protocol):
+    """Where a tree comes from."""
 
-    def __init__(self, trees: Mapping[str, Tree]) -> None:
-        self._trees = trees
-        self._top = _Top(trees)
+    @property
+    def tree(self) -> Tree | None:
+        """The tree, if it is there."""
+
+    def grow(self) -> Tree:
+        """Return the tree, or raise why it cannot be there."""
+
+
+class Forest:
+    """The nodes of the trees of `branches`, by paths that begin with their names."""
+
+    def __init__(self, branches: Mapping[str, Branch]) -> None:
+        self._branches = branches
+        self._top = _Top(branches)
 
     def node(self, path: str) -> Node:
         """Return the node at an absolute path; see `Tree`."""
-        return self._top if path == "/" else self._tree(path).node(_inner(path))
+        return self._top if path == "/" else _node(self._branch(path), _inner(path))
 
     def link(self, path: str) -> Symlink:
         """Return the link at `path`, which leads to another place of its own tree."""
@@ -47,15 +61,18 @@ class Forest:
         return self._tree(path).file(_inner(path))
 
     def _tree(self, path: str) -> Tree:
+        return self._branch(path).grow()
+
+    def _branch(self, path: str) -> Branch:
         name = path.split("/")[1]
-        return self._trees[name] if name in self._trees else _refuse(name)
+        return self._branches[name] if name in self._branches else _refuse(name)
 
 
 class _Top(Directory):
     """The root directory: one directory for each tree."""
 
-    def __init__(self, trees: Mapping[str, Tree]) -> None:
-        self._trees = trees
+    def __init__(self, branches: Mapping[str, Branch]) -> None:
+        self._branches = branches
 
     def attributes(self) -> Attributes:
         """Return no time: to find the latest would ask every source."""
@@ -63,16 +80,36 @@ class _Top(Directory):
 
     def children(self) -> Children:
         """Return the names in their given order."""
-        return numbered([Entry(name, is_directory=True) for name in self._trees])
+        return numbered([Entry(name, is_directory=True) for name in self._branches])
 
     def child(self, name: str) -> Node:
         """Return the root of a tree."""
-        return self._trees[name].node("/") if name in self._trees else _refuse(name)
+        return _node(self._branches[name], "/") if name in self._branches else _refuse(name)
 
-    def identities(self) -> list[tuple[str, ...]]:
-        """Return those of all sources."""
-        roots = (self.child(name) for name in self._trees)
-        return [one for root in roots if isinstance(root, Directory) for one in root.identities()]
+
+class _Bud(Directory):
+    """The root directory of a tree that is not there yet."""
+
+    def __init__(self, branch: Branch) -> None:
+        self._branch = branch
+
+    def attributes(self) -> Attributes:
+        """Return no time, and wait for nothing."""
+        return directory_attributes(0.0)
+
+    def children(self) -> Children:
+        """Return the tree's, if it is there now."""
+        return self._branch.grow().directory("/").children()
+
+    def child(self, name: str) -> Node:
+        """Return the tree's, if it is there now."""
+        return self._branch.grow().node(f"/{name}")
+
+
+def _node(branch: Branch, path: str) -> Node:
+    if path == "/" and branch.tree is None:
+        return _Bud(branch)
+    return branch.grow().node(path)
 
 
 def _inner(path: str) -> str:

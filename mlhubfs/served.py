@@ -1,0 +1,84 @@
+"""One source of a mount: its session, opened with the mount or when its server is there.
+
+Owns when a source that could not be opened is tried again: when somebody looks into its directory,
+and not sooner than `_AGAIN_SECONDS` after the last try, whose failure is the answer until then.
+
+*Threading.* Any thread. A flight of the workers opens it, so that who waits for it can be let go.
+"""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from mlhubfs.config import Config
+from mlhubfs.errors import Interrupted, MlhubfsError
+from mlhubfs.session import Session, open_session
+from mlhubfs.transport.workers import Workers
+from mlhubfs.tree.root import Tree
+
+_log = logging.getLogger("mlhubfs")
+_AGAIN_SECONDS = 15.0  # or `negative_ttl`, if that is less
+
+
+class Served:
+    """The source of `config`, called `name`; `interrupted` as for `open_session`."""
+
+    def __init__(
+        self, name: str, config: Config, workers: Workers, interrupted: Callable[[], bool]
+    ) -> None:
+        self.config = config
+        self.session: Session | None = None
+        """None until it could be opened."""
+        self.failure: MlhubfsError | None = None
+        """Why it could not, the last time."""
+        self._name = name
+        self._workers = workers
+        self._interrupted = interrupted
+        self._again = 0.0
+        self._lock = threading.Lock()
+        self._ending: contextlib.ExitStack | None = contextlib.ExitStack()
+
+    @property
+    def tree(self) -> Tree | None:
+        """Its tree, once it is open."""
+        return self.session.tree if self.session else None
+
+    def grow(self) -> Tree:
+        """Return its tree; raises what keeps it from being opened."""
+        return self.tree or self._workers.once(self._name, self._open).tree
+
+    def close(self) -> None:
+        """Close its session, also one that is just being opened."""
+        with self._lock:
+            ending, self._ending = self._ending, None
+        if ending:
+            ending.close()
+
+    def _open(self) -> Session:
+        if self.session:
+            return self.session
+        if self.failure and time.monotonic() < self._again:
+            raise type(self.failure)(str(self.failure))
+        try:
+            self.session = self._enter()
+        except MlhubfsError as error:
+            self.failure = type(error)(f"{self._name}: {error}" if self._name else str(error))
+            self._again = time.monotonic() + min(_AGAIN_SECONDS, self.config.negative_ttl)
+            raise self.failure from error
+        if self.failure:
+            _log.warning("%s is there now", self._name)
+            self.failure = None
+        return self.session
+
+    def _enter(self) -> Session:
+        with contextlib.ExitStack() as entered:
+            session = entered.enter_context(
+                open_session(self.config, interrupted=self._interrupted)
+            )
+            with self._lock:
+                if self._ending is None:
+                    raise Interrupted("the file system is being unmounted")
+                self._ending.push(entered.pop_all())
+        return session
