@@ -284,14 +284,19 @@ def test_the_eviction_of_many_pinned_does_not_read_them(opened, folder):
     assert query in diskcache.EVICTION_POLICY[cache._writer.eviction_policy]["cull"]
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}", b"[1]", b'[{"source": "s"}]', b"\xff"])
-def test_pins_that_cannot_be_read_are_none(tmp_path, damage):
-    """The file is the user's to mend; what is marked stays marked."""
+@pytest.mark.parametrize("damage", [b"", b"[1]", b'[{"source": "s"}]', b"\xff"])
+def test_pins_that_cannot_be_read_are_not_lost(tmp_path, damage):
+    """They are neither taken for none nor written over: the file is the user's to mend."""
     path = tmp_path / "pins.json"
+    pins = Pins(path)
+    pins.add(pin("kept"))
     path.write_bytes(damage)
-    assert Pins(path).all() == []
-    Pins(path).add(pin("kept"))
-    assert Pins(path).all() == [pin("kept")]
+    for act in (pins.all, lambda: pins.add(pin("more")), lambda: pins.remove(SOURCE, "/d")):
+        with pytest.raises(CacheUnusable, match=r"pins\.json .* mend the file"):
+            act()
+    assert path.read_bytes() == damage
+    pins.refresh()
+    assert pins.cover(key(1, collection="kept"))
 
 
 def test_pins_survive_a_database_that_does_not(opened, folder):

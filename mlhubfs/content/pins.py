@@ -7,12 +7,15 @@ again, is kept as well. `cache` marks the values, `stock` those that are there w
 *Threading.* One thread for each object; any number of processes.
 """
 
+import contextlib
 import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from mlhubfs.errors import CacheUnusable
 
 _PART = 16  # digits of a key for each part of an identity
 _PARTS = 5  # of an archive; an asset has four
@@ -28,7 +31,10 @@ class Pin(NamedTuple):
 
 
 class Pins:
-    """The pins in the file `path`; none where it is not there, or cannot be read."""
+    """The pins in the file `path`, none where it is not there.
+
+    Raises CacheUnusable where it cannot be read: to take it for empty would lose what it holds.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -38,21 +44,19 @@ class Pins:
 
     def all(self) -> list[Pin]:
         """Return the pins as the file has them now."""
-        self.refresh()
+        try:
+            self._read()
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise CacheUnusable(
+                f"what is pinned cannot be read from {self._path} ({error}): mend the file, "
+                "or remove it to pin nothing"
+            ) from error
         return self._pins
 
     def refresh(self) -> None:
-        """Read the file again if it has changed."""
-        try:
-            stat = self._path.stat()
-            state = stat.st_ino, stat.st_mtime_ns
-            if state == self._state:
-                return
-            found = [_parse(one) for one in json.loads(self._path.read_text(encoding="utf-8"))]
-        except (OSError, ValueError, TypeError, KeyError):
-            state, found = None, []
-        self._state, self._pins = state, found
-        self._beginnings = frozenset(key for pin in found for key in pin.keys)
+        """Read the file again if it has changed; what was read last stays where that fails."""
+        with contextlib.suppress(CacheUnusable):
+            self.all()
 
     def cover(self, key: str) -> bool:
         """Say whether a value is to be kept, by what was read last."""
@@ -69,6 +73,17 @@ class Pins:
         found = [one for one in self.all() if one[:2] == (source, path)]
         self._change(lambda pins: [one for one in pins if one not in found])
         return found[0] if found else None
+
+    def _read(self) -> None:
+        state, found = None, []
+        with contextlib.suppress(FileNotFoundError):
+            stat = self._path.stat()
+            state = stat.st_ino, stat.st_mtime_ns
+            if state == self._state:
+                return
+            found = [_parse(one) for one in json.loads(self._path.read_text(encoding="utf-8"))]
+        self._state, self._pins = state, found
+        self._beginnings = frozenset(key for pin in found for key in pin.keys)
 
     def _change(self, change: Callable[[list[Pin]], Iterable[Pin]]) -> None:
         folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
