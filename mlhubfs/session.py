@@ -87,9 +87,13 @@ def open_session(
         if files:
             ending.callback(files.close)
         root = files.root if files else config.source
+        failing = ending.enter_context(contextlib.ExitStack())
+        was_known = _index_path(config).exists()
         index = _open_index(config)
         if index:
             ending.callback(index.close)
+            if not was_known:
+                failing.callback(index.remove)  # of a source that is none, or was never there
         cache = _open_cache(config, is_patient=fills_cache)
         if cache:
             ending.callback(cache.close)
@@ -130,6 +134,7 @@ def open_session(
             budget=config.memory,
         )
         notices = [_check(source, catalog, config)]
+        failing.pop_all()
         if cache is None:
             notices.append(f"{config.cache_dir} cannot be used: nothing is kept between mounts")
         around = Surroundings(
@@ -193,10 +198,13 @@ def _open_cache(config: Config, *, is_patient: bool) -> DiskCache | None:
         return None
 
 
+def _index_path(config: Config) -> Path:
+    return path_of(config.cache_dir / "index", config.source)
+
+
 def _open_index(config: Config) -> Index | None:
-    path = path_of(config.cache_dir / "index", config.source)
     try:
-        return Index(path, root=config.source, strip=stripper(config.source))
+        return Index(_index_path(config), root=config.source, strip=stripper(config.source))
     except IndexUnusable as error:
         _log.warning("no listings on disk: %s", error)
         return None

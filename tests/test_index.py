@@ -934,3 +934,15 @@ class IndexAgainstModel(RuleBasedStateMachine):
 
 TestAgainstModel = IndexAgainstModel.TestCase
 TestAgainstModel.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+def test_a_file_is_removed_only_where_nobody_else_has_it_open(path):
+    """With its log and its lock files; the next one makes it anew."""
+    first, second = (Index(path, root=ROOT, strip=bytes) for _ in range(2))
+    first.keep("question", b"answer")
+    first.remove()
+    assert second.kept("question") == b"answer"
+    second.remove()
+    assert list(path.parent.iterdir()) == []
+    with contextlib.closing(Index(path, root=ROOT, strip=bytes)) as third:
+        assert third.kept("question") is None

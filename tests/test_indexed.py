@@ -3,12 +3,15 @@
 import errno
 import json
 import time
+from dataclasses import replace
 
 import pytest
 from faulty import Asset, FaultyServer, Reply
 from rooms import KEY, Rooms, answer, asked, features, mlhub, stac_item
 
+from mlhubfs.config import Config
 from mlhubfs.errors import Denied, NotFound, Offline, Unavailable
+from mlhubfs.session import open_session
 
 ITEMS = "/v1/collections/c/items"
 TOKEN = "dGhpcyBpcyBhIHRva2Vu" * 16
@@ -254,3 +257,24 @@ class TestOffline:
         with rooms(offline=True) as again:
             assert again.names("/") == expected == ["README.txt", "c"]
             assert again.names("/c") == ["collection.json", "a"]
+
+
+class TestFailedOpening:
+    def test_a_source_that_was_never_there_leaves_no_index(self, host, tmp_path):
+        """Whoever mistypes a URL need not clean up."""
+        config = Config(source=f"{host.url}/v1", cache_dir=tmp_path)
+        with pytest.raises(NotFound), open_session(config):
+            pass
+        assert list((tmp_path / "index").iterdir()) == []
+
+    def test_what_is_known_of_a_source_outlives_its_failures(self, host, tmp_path):
+        """It is gone for now."""
+        serve(host)
+        config = Config(source=f"{host.url}/v1", cache_dir=tmp_path, timeout=1)
+        with open_session(config):
+            pass
+        host.kill()
+        with pytest.raises(Unavailable), open_session(config):
+            pass
+        with open_session(replace(config, offline=True)) as session:
+            assert list(session.catalog.datasets()) == ["d"]

@@ -98,6 +98,11 @@ class Index:
             claim.release()
         self._database.close()
 
+    def remove(self) -> None:
+        """Let go of the file, and remove it unless others have it open."""
+        self.close()
+        self._database.remove()
+
     @property
     def root(self) -> str:
         """The root URL of the source whose items these are, as it was when the file was made."""

@@ -106,6 +106,11 @@ class Database:
                 self._readers.pop().close()
         self._presence.release()
 
+    def remove(self) -> None:
+        """Remove the file, which was closed, unless others have it open."""
+        with contextlib.suppress(OSError):
+            self._file.remove()
+
     def _connect(self, *pragmas: str) -> sqlite3.Connection:
         if self._closed:
             raise IndexUnusable(f"the index {self._file.path} is closed")

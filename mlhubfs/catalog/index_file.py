@@ -139,6 +139,16 @@ class IndexFile:
             raise
         return connection
 
+    def remove(self) -> None:
+        """Remove the file and its lock files, unless somebody has it open; see 1."""
+        alone = lock(self.locks / "open", seconds=_MOMENT_SECONDS)
+        if alone:
+            for ending in ("", "-wal", "-shm"):
+                Path(f"{self.path}{ending}").unlink(missing_ok=True)
+            alone.release(remove=True)
+            with contextlib.suppress(OSError):
+                self.locks.rmdir()
+
     def note_damage(self) -> None:
         """Have the file set aside by the next one who opens it alone."""
         with contextlib.suppress(OSError):
