@@ -97,6 +97,23 @@ class TestVerify:
         assert len(server.to("/files")) == before + 1
         assert filled.run("cache", "verify").code == 0
 
+    @pytest.mark.parametrize(
+        ("words", "told"),
+        [
+            (("verify",), "files of a daemon that was killed while it wrote: 0.1 MB removed\n"),
+            (("clear", "--yes"), "0.6 MB removed\n"),
+        ],
+    )
+    def test_what_a_killed_daemon_left_is_removed(self, filled, words, told):
+        """It is in nobody's way, but takes room that no limit counts."""
+        stray = filled.cache / "blocks" / "00" / "stray.val"
+        stray.parent.mkdir(exist_ok=True)
+        stray.write_bytes(bytes(LONG))
+        done = filled.run("cache", *words)
+        assert (done.code, done.err) == (0, "")
+        assert done.out.endswith(told)
+        assert not stray.exists()
+
 
 class TestClear:
     def test_all_is_cleared_after_a_question(self, filled):

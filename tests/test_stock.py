@@ -10,6 +10,7 @@ from faulty import Pattern
 from mlhubfs.content.asset import key_of
 from mlhubfs.content.blocks import BLOCK, EXTENT
 from mlhubfs.content.cache import DiskCache, bad_blocks
+from mlhubfs.content.disk import Value
 from mlhubfs.content.pins import Pin, Pins
 from mlhubfs.content.stock import Stock
 from mlhubfs.errors import CacheUnusable
@@ -282,6 +283,33 @@ def test_the_eviction_of_many_pinned_does_not_read_them(opened, folder):
     table.close()
     assert [row[-1] for row in plan] == ["SCAN Cache USING INDEX Cache_unpinned"]
     assert query in diskcache.EVICTION_POLICY[cache._writer.eviction_policy]["cull"]
+
+
+def test_files_of_no_value_are_removed(opened, folder):
+    """What a writer leaves that is killed before its values can be seen, or after they went."""
+    cache = opened()
+    store(cache, 1, 2)
+    stray = folder / "00" / "stray.val"
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(bytes(LONG))
+    with Stock(folder) as stock:
+        assert stock.remove_strays() == LONG
+        assert not stray.exists()
+        assert stock.remove_strays() == 0
+    assert there(cache, 1, 2) == [1, 2]
+
+
+def test_the_file_of_a_value_that_is_being_written_is_none_of_those(opened, folder, monkeypatch):
+    """Nothing is removed while somebody writes: that is waited for."""
+    monkeypatch.setattr("mlhubfs.content.stock._SECONDS", 0.05)
+    writer = opened()._writer
+    with Stock(folder) as stock:
+        with writer.transact():
+            writer.set("key", Value([bytes(LONG)]))
+            with pytest.raises(CacheUnusable):
+                stock.remove_strays()
+        assert stock.remove_strays() == 0
+        assert len(list(folder.glob("*/*.val"))) == 1
 
 
 @pytest.mark.parametrize("damage", [b"", b"[1]", b'[{"source": "s"}]', b"\xff"])

@@ -52,7 +52,8 @@ def info(texts: tuple[str, ...], *, as_json: bool) -> None:
 def verify(texts: tuple[str, ...]) -> None:
     """Read every block and compare it with its checksum; remove what is bad, and count it.
 
-    What is removed is fetched again when it is read. Exit code 1 if there was any.
+    What is removed is fetched again when it is read. Exit code 1 if there was any. The files that a
+    daemon leaves behind when it is killed while it writes are counted and removed as well.
     """
     bad = values = 0
     with _own(texts) as stock:
@@ -62,8 +63,11 @@ def verify(texts: tuple[str, ...]) -> None:
                 values += 1
                 bad += one.bad
                 bar.update(one.bytes)
+        strays = stock.remove_strays()
     found = f"bad blocks: {bad:,}; they were removed" if bad else "all sound"
     click.echo(f"{values:,} values, {_size(total)}: {found}")
+    if strays:
+        click.echo(f"files of a daemon that was killed while it wrote: {_size(strays)} removed")
     sys.exit(1 if bad else 0)
 
 
@@ -109,6 +113,7 @@ def _clear(stock: Stock, config: Config, paths: list[str], *, yes: bool) -> None
     removed = 0
     if yes or not is_all or click.confirm(f"Remove {what} in {stock.folder}?"):
         removed = stock.clear(keys)
+        removed += 0 if paths else stock.remove_strays()
     pinned = stock.pinned(keys).bytes
     kept = f"; {_size(pinned)} are pinned, and stay" if pinned else ""
     click.echo(f"{_size(removed)} removed{kept}")

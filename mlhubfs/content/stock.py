@@ -124,6 +124,23 @@ class Stock:
                 self._table = _open_table(self.folder / "cache.db")
         return self._each(keys, _UNPINNED, self._cache.delete)
 
+    def remove_strays(self) -> int:
+        """Remove the files that no value has, for their writer was killed; return their bytes.
+
+        Who writes makes files before others can see their values. So a file is a stray only if it
+        is none's while nobody writes.
+        """
+        strays = self._files() - self._filed()
+        total = 0
+        if strays:
+            with self._told(), self._cache.transact():
+                for name in strays - self._filed():
+                    path = self.folder / name
+                    with contextlib.suppress(FileNotFoundError):
+                        total += path.stat().st_size
+                        path.unlink()
+        return total
+
     def pin(self, pin: Pin) -> None:
         """Keep what is there of it, and what comes."""
         with self._told():
@@ -173,6 +190,15 @@ class Stock:
                 ).fetchall()
                 for (name,) in rows:
                     (self.folder / name).unlink(missing_ok=True)
+
+    def _files(self) -> set[str]:
+        return {str(path.relative_to(self.folder)) for path in self.folder.glob("??/*.val")}
+
+    def _filed(self) -> set[str]:
+        """Return the files of all values."""
+        with self._told():
+            rows = self._table.execute("SELECT filename FROM Cache WHERE filename IS NOT NULL")
+            return {name for (name,) in rows}
 
     def _each(self, keys: Iterable[str], which: str, act: Callable[[str], object]) -> int:
         """Do something to the values that begin with `keys`; return how many bytes they have."""
