@@ -161,13 +161,18 @@ def blocks_folder(config: Config) -> Path:
     return config.cache_dir / "blocks"
 
 
+def copies_folder(config: Config) -> Path:
+    """Return where a tarball is kept that the source is; those of other sources are beside it."""
+    return config.cache_dir / "tarballs" / key_of((config.source,))
+
+
 def _open_files(config: Config) -> Folder | Tarball | None:
     """Return the files of a local catalog, or of a tarball, which is fetched from where it is."""
     if is_local(config.source):
         return open_files(config.source)
     if not is_tarball(config.source):
         return None
-    folder = config.cache_dir / "tarballs" / key_of((config.source,))
+    folder = copies_folder(config)
     transport, workers = _make_transport(config), Workers()
     with contextlib.closing(transport), contextlib.closing(workers):
         path = Copies(transport, workers, config.source, folder).present()

@@ -2,13 +2,14 @@
 
 import json
 import subprocess
+import tarfile
 from pathlib import Path
 
 import mounted as mounts
 import pytest
 from commands import User, need_root, refused
 from faulty import Asset, FaultyServer
-from rooms import answer, stac_item
+from rooms import answer, stac_collection, stac_item
 from synthetic import SyntheticServer, item
 
 LONG = 100_000  # bytes: a file of its own in the cache
@@ -144,6 +145,25 @@ class TestClear:
         assert user.run("prefetch", *words).code == 0
         assert user.run("cache", "clear", "--yes", *words).out == "0.1 MB removed\n"
         assert report(user)["assets"] == 0
+
+    @pytest.mark.parametrize("is_all", [True, False])
+    def test_a_tarball_that_was_fetched_goes_with_all_of_its_source(self, user, tmp_path, is_all):
+        """And with all that there is."""
+        folder = tmp_path / "catalog"
+        folder.mkdir()
+        (folder / "collection.json").write_text(json.dumps(stac_collection("c")))
+        (folder / "big").write_bytes(bytes(LONG))
+        with tarfile.open(tmp_path / "c.tar", "w") as archive:
+            archive.add(folder, "c")
+        with FaultyServer() as host:
+            host.on("/c.tar", Asset((tmp_path / "c.tar").read_bytes()))
+            source = f"{host.url}/c.tar"
+            assert user.run("ls", "/", source=source).code == 0
+            done = user.run("cache", "clear", *(() if is_all else ("/", "-s", source)), typed="\n")
+            assert done.out.endswith("? [y/N]: 0.0 MB removed\n")
+            done = user.run("cache", "clear", "--yes", *(() if is_all else ("/", "-s", source)))
+        assert (done.code, done.err, done.out) == (0, "", "0.1 MB removed\n")
+        assert [path.name for path in user.cache.glob("tarballs/*/*")] == ["lock"]
 
     def test_a_source_without_paths_is_not_understood(self, filled, server):
         """Lest all be cleared where one source was meant."""

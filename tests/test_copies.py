@@ -1,6 +1,7 @@
 """Copies of files of a server: fetched once, in the version that the server has."""
 
 import contextlib
+import fcntl
 import json
 import random
 import tarfile
@@ -12,9 +13,9 @@ from faulty import Asset, FaultyServer, Reply
 from rooms import stac_item, together
 
 from mlhubfs.config import Config
-from mlhubfs.download.copy import Copies
+from mlhubfs.download.copy import Copies, remove_copies, size_of_copies
 from mlhubfs.errors import BadAnswer, Changed, NotFound, NotWritten, Offline, Unavailable
-from mlhubfs.session import open_session
+from mlhubfs.session import copies_folder, open_session
 from mlhubfs.transport.client import Transport
 from mlhubfs.transport.workers import Workers
 
@@ -178,6 +179,25 @@ def test_a_tarball_on_a_server_is_a_catalog(host, tarball, tmp_path):
             assert bytes(file.open().read(0, len(DATA))) == DATA
             assert "c.tar.gz" in opened.catalog.root
     assert sum(looks(host)) == 4  # one look each, all of it, and a look whether it was still that
+
+
+def test_a_copy_is_removed_unless_it_is_being_fetched(host, tarball, tmp_path):
+    """With all that was begun; who has it open reads on, and the next one fetches it again."""
+    host.on("/data/c.tar.gz", Asset(tarball))
+    config = Config(source=f"{host.url}/data/c.tar.gz", cache_dir=tmp_path / "cache")
+    folder = copies_folder(config)
+    assert (size_of_copies(folder), remove_copies(folder)) == (0, 0)
+    with open_session(config) as opened:
+        assert size_of_copies(folder) == len(tarball)
+        with (folder / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            assert remove_copies(folder) == 0
+        assert remove_copies(folder) == len(tarball)
+        assert size_of_copies(folder) == 0
+        file = opened.tree.file("/a/data.tif")
+        assert bytes(file.open().read(0, len(DATA))) == DATA
+    with open_session(config):
+        assert size_of_copies(folder) == len(tarball)
 
 
 def test_a_source_that_fails_leaves_nothing_open(tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,8 +17,9 @@ from mlhubfs.cli.prefetching import fill, filling, keys_of, measure, takes_jobs
 from mlhubfs.config import Config
 from mlhubfs.content.pins import Pin
 from mlhubfs.content.stock import Stock, Totals
+from mlhubfs.download.copy import remove_copies, size_of_copies
 from mlhubfs.errors import CacheFull, MlhubfsError, NotFound
-from mlhubfs.session import blocks_folder, open_session
+from mlhubfs.session import blocks_folder, copies_folder, open_session
 from mlhubfs.tree.root import Tree
 
 
@@ -77,6 +79,7 @@ def verify(texts: tuple[str, ...]) -> None:
 def clear(places: list[Place], *, yes: bool) -> None:
     """Remove the blocks of PATHs (all of a source is its `/`), or of everything.
 
+    With all of a source, the tarball that it may be goes too, if it was fetched from a server.
     What is pinned stays, and so do the listings. No server is asked.
     """
     for config, paths in places:
@@ -108,15 +111,23 @@ def _clear(stock: Stock, config: Config, paths: list[str], *, yes: bool) -> None
     if paths:
         with open_session(replace(config, offline=True)) as session:
             keys = [key for path in paths for key in _keys(session.tree, path)]
-    what = f"all of {config.source}" if paths else _size(stock.totals().bytes)
     is_all = not paths or "/" in paths
+    copies = _copies(config, paths) if is_all else []
+    held = stock.totals().bytes + sum(map(size_of_copies, copies))
+    what = f"all of {config.source}" if paths else _size(held)
     removed = 0
-    if yes or not is_all or click.confirm(f"Remove {what} in {stock.folder}?"):
-        removed = stock.clear(keys)
+    if yes or not is_all or click.confirm(f"Remove {what} in {config.cache_dir}?"):
+        removed = stock.clear(keys) + sum(map(remove_copies, copies))
         removed += 0 if paths else stock.remove_strays()
     pinned = stock.pinned(keys).bytes
     kept = f"; {_size(pinned)} are pinned, and stay" if pinned else ""
     click.echo(f"{_size(removed)} removed{kept}")
+
+
+def _copies(config: Config, paths: list[str]) -> list[Path]:
+    """Return the folders of the source's tarball, or of all sources' where no path is of one."""
+    folder = copies_folder(config)
+    return [folder] if paths else list(folder.parent.glob("*"))
 
 
 def _pin(config: Config, path: str, jobs: int) -> int:

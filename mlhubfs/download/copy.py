@@ -6,10 +6,12 @@ process is about to fetch is waited for. The fetching is `downloader`'s.
 *Threading.* Any thread, any process.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from mlhubfs.content.asset import AssetRef, Location
@@ -22,6 +24,35 @@ from mlhubfs.transport.workers import Workers
 _log = logging.getLogger("mlhubfs.download")
 _WHOLE = ".tar"
 _LOCK = "lock"
+
+
+def size_of_copies(folder: Path) -> int:
+    """Return how many bytes the copies in a folder of `Copies` have, those begun included."""
+    return sum(path.stat().st_size for path in _files(folder))
+
+
+def remove_copies(folder: Path) -> int:
+    """Remove the copies in a folder of `Copies`, unless one is being fetched; return their bytes.
+
+    Who has one open reads on.
+    """
+    removed = 0
+    with contextlib.suppress(FileNotFoundError, BlockingIOError), _locked(folder, fcntl.LOCK_NB):
+        for path in _files(folder):
+            removed += path.stat().st_size
+            path.unlink()
+    return removed
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, flags: int = 0) -> Iterator[None]:
+    with (folder / _LOCK).open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | flags)
+        yield
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*") if path.name != _LOCK]
 
 
 class Copies:
@@ -41,8 +72,7 @@ class Copies:
         """
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with (self._folder / _LOCK).open("ab") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with _locked(self._folder):
                 return self._renewed()
         except OSError as error:
             raise NotWritten(f"{describe(self._url)} cannot be kept: {error}") from None
@@ -73,7 +103,7 @@ class Copies:
         if is_new and self._ask() != version:
             target.unlink()
             raise Changed(f"{describe(self._url)} was replaced while it was fetched: try again")
-        for other in self._folder.iterdir():
-            if other.name not in {target.name, _LOCK}:
+        for other in _files(self._folder):
+            if other != target:
                 other.unlink()
         return target
