@@ -67,10 +67,12 @@ def test_all_files_below_a_directory_are_brought(host, rooms):
 
 
 def test_a_view_means_what_it_shows(host, rooms):
-    """The links of a view are followed, and no view is entered that was not named."""
+    """The links of a view are followed, and no view is entered that was not named: no condition."""
     serve(host)
     work = fill(rooms, "/d/c/@where/datetime=..2100-01-01")
     assert (work.files, work.failures) == (3, [])
+    work = fill(rooms, "/d/c/@where")
+    assert (work.files, work.failures) == (0, [])
     with Rooms(host, cache=None, show_views=True) as showing:
         assert [path for path, _ in Walk(showing.tree, ["/d"])] == [
             "/d/c/_common/common", "/d/c/a/B02.tif", "/d/c/a/B03.tif", "/d/c/b/B02.tif",

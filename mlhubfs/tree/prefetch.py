@@ -22,6 +22,7 @@ from mlhubfs.errors import CacheFull, MlhubfsError, Unavailable
 from mlhubfs.tree.item import AssetFile
 from mlhubfs.tree.nodes import Directory, Node, Symlink
 from mlhubfs.tree.root import Tree
+from mlhubfs.tree.where import WhereDirectory
 
 _STEP_SECONDS = 0.2  # between two looks at the bar while nothing comes
 _IN_VAIN = 20  # files in a row that the server did not answer for: it is down
@@ -34,7 +35,8 @@ class Walk:
     """The assets' files at and below `paths` of a tree, or why they cannot be reached.
 
     Links are followed, so that a view's path means what it shows; below other paths no view is
-    entered, for it would bring the same files again.
+    entered, for it would bring the same files again. Nor are the conditions that `@where` suggests:
+    most files fulfil several of them.
     """
 
     def __init__(self, tree: Tree, paths: Sequence[str]) -> None:
@@ -84,7 +86,8 @@ class Walk:
             for entry in children(0):
                 here.number += 1
                 here.count = children.count()
-                if entry.name.startswith("@"):  # as no id's name does
+                is_condition = isinstance(directory, WhereDirectory) and entry.is_directory
+                if is_condition or entry.name.startswith("@"):  # as no id's name does
                     here.documents += 1
                     continue
                 below = posixpath.join(path, entry.name)
