@@ -247,6 +247,17 @@ class TestOffline:
                 found.extend(one for one, _ in again.catalog.listing("c").iterate())
             assert found == ["item-0", "item-1"]
 
+    def test_datasets_are_kept_through_a_bad_answer(self, host, rooms):
+        """A mount to which a proxy says that there are none does not lose those of the last one."""
+        serve(host)
+        with rooms() as first:
+            first.catalog.datasets()
+        host.on("/v1/datasets", Reply(404))
+        with rooms() as again:
+            assert again.catalog.datasets() == {}
+        with rooms(offline=True) as offline:
+            assert list(offline.catalog.datasets()) == ["d"]
+
     def test_a_stac_api_without_datasets_is_kept_too(self, host, rooms):
         """Its collections stand at the root."""
         mlhub(host, {}, loose={"c": [stac_item("a")]})

@@ -60,7 +60,12 @@ class Stored:
         return msgspec.json.decode(body, type=str | None) if body else otherwise
 
     def keep_datasets(self, datasets: Sequence[models.Dataset] | None) -> None:
-        """Keep the list of datasets; None: the source knows none."""
+        """Keep the list of datasets; None: the source knows none.
+
+        But not in the place of a list: a portal's page or a proxy's 404 looks the same.
+        """
+        if datasets is None and self._kept("datasets"):
+            return
         documents = None if datasets is None else [msgspec.Raw(one.document) for one in datasets]
         self._keep("datasets", msgspec.json.encode(documents))
 
