@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rooms import real
 
-from mlhubfs.catalog.where import During, Where, Within, condition, parse
+from mlhubfs.catalog.conditions import During, Within, condition, parse
+from mlhubfs.catalog.where import Where
 from mlhubfs.errors import BadCondition
 
 LABELS = ["Rice fields", "Transitional woodland/shrub", "Beaches, dunes, sands"]

@@ -21,7 +21,9 @@ from typing import Any
 
 import msgspec
 
-from mlhubfs.catalog.where import Condition, Operand, Phrase, Where
+from mlhubfs.catalog.conditions import Condition, Phrase
+from mlhubfs.catalog.values import Operand
+from mlhubfs.catalog.where import Where
 
 _NUMBERS = frozenset({"number", "integer"})
 _OPERATORS = {"=": "eq", "<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}

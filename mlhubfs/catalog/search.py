@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from mlhubfs.catalog.conditions import condition
 from mlhubfs.catalog.filters import express
 from mlhubfs.catalog.listing import Listing
 from mlhubfs.catalog.models import Listed, Page
@@ -25,7 +26,7 @@ from mlhubfs.catalog.pager import Pager
 from mlhubfs.catalog.source import Source
 from mlhubfs.catalog.stored import Stored
 from mlhubfs.catalog.walker import MOST_EMPTY_PAGES
-from mlhubfs.catalog.where import Where, condition
+from mlhubfs.catalog.where import Where
 from mlhubfs.errors import BadAnswer, Denied, IndexUnusable, NotFound, Unavailable
 
 _log = logging.getLogger("mlhubfs.catalog")

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from mlhubfs.catalog.where import Where, condition
+from mlhubfs.catalog.conditions import condition
+from mlhubfs.catalog.where import Where
 from mlhubfs.cli.options import load
 from mlhubfs.download.archives import (
     archive_path,

@@ -18,7 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from mlhubfs.catalog.where import Box, Condition, box_of, condition
+from mlhubfs.catalog.conditions import Condition, condition
+from mlhubfs.catalog.values import Box, box_of
 from mlhubfs.errors import BadCondition
 
 Position = tuple[float, float]

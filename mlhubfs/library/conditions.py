@@ -1,13 +1,14 @@
 """What users ask for, in Python's values, as the catalog's conditions.
 
-Pure functions; what a condition means is `catalog.where`'s.
+Pure functions; what a condition means is `catalog.conditions`'s.
 """
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mlhubfs.catalog.where import Where, condition, parse
+from mlhubfs.catalog.conditions import condition, parse
+from mlhubfs.catalog.where import Where
 
 Conditions = str | Iterable[str] | Mapping[str, Any]
 """`"labels=Rice fields|Pastures"`, several of these, or name -> value, or values of which one."""

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+from mlhubfs.catalog.conditions import Condition, condition
 from mlhubfs.catalog.models import Collection, Dataset
-from mlhubfs.catalog.where import Condition, Where, condition, scalars
+from mlhubfs.catalog.values import scalars
+from mlhubfs.catalog.where import Where
 from mlhubfs.errors import BadCondition, Denied, NotFound
 from mlhubfs.tree.documents import read
 from mlhubfs.tree.names import LONGEST, decode, encode, is_cut

@@ -16,7 +16,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from urllib.parse import unquote
 
-from mlhubfs.catalog.where import Condition, Where, parse
+from mlhubfs.catalog.conditions import Condition, parse
+from mlhubfs.catalog.where import Where
 from mlhubfs.errors import BadCondition
 from mlhubfs.tree.names import LONGEST
 from mlhubfs.tree.nodes import (
