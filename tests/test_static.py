@@ -6,6 +6,7 @@ import pytest
 from faulty import FaultyServer, Reply
 from rooms import answer, asked, stac_collection, stac_item
 
+from mlhubfs.catalog import static as static_module
 from mlhubfs.catalog.node import TOP, key_above, key_below, likely, settle
 from mlhubfs.catalog.static import StaticCatalog
 from mlhubfs.errors import BadAnswer, NotFound, Rejected, Unavailable
@@ -326,6 +327,13 @@ class TestItems:
         host.on("/collection.json", answer(collection("c", item=links)))
         with pytest.raises(Rejected):
             source.page(TOP, cursor)
+
+    def test_a_catalog_with_more_links_than_are_kept_is_kept_alone(self, host, static, monkeypatch):
+        """Or each page would ask for it anew."""
+        monkeypatch.setattr(static_module, "_LINKS", 50)
+        names = self.many(host, 120)
+        assert ids(static("/collection.json"), TOP) == names
+        assert asked(host).count("/collection.json") == 1
 
     def test_another_process_knows_the_cursor(self, host, static):
         """It is kept in the index."""

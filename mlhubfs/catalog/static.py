@@ -82,7 +82,9 @@ class StaticCatalog:
         self._ttl = ttl
         self._lock = threading.Lock()
         self._nodes: LRUCache[str, Node] = LRUCache(
-            _LINKS, getsizeof=lambda node: 100 + len(node.children) + node.count
+            _LINKS,
+            # One with more than that is kept alone: its pages are wanted one after the other.
+            getsizeof=lambda node: min(_LINKS, 100 + len(node.children) + node.count),
         )
         if first:
             self._load(root, first=first)
@@ -264,7 +266,7 @@ class StaticCatalog:
         node = self._parse(url, lambda body, at: parse_node(body, at, fetched, parent), first)
         if parent:
             parent.keys[url] = node.key
-        with self._lock, contextlib.suppress(ValueError):  # one that alone is too large is not kept
+        with self._lock:
             self._nodes[node.key] = node
         return node
 
