@@ -9,13 +9,14 @@ nothing.
 
 import json
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import msgspec
 
 from mlhubfs.catalog import models
+from mlhubfs.catalog.held import Held
 from mlhubfs.catalog.parquet import is_parquet, to_item_collection
 from mlhubfs.errors import BadAnswer
 from mlhubfs.transport.local import is_local
@@ -43,7 +44,7 @@ class Node:
         value: models.Collection,
         children: Sequence[str] = (),
         items: Sequence[str] = (),
-        held: Mapping[str, models.Listed] | None = None,
+        held: Held | None = None,
         trail: frozenset[str] = frozenset(),
     ) -> None:
         self.url = url
@@ -53,8 +54,8 @@ class Node:
         """The URLs of the catalogs and collections below."""
         self.items = tuple(items)
         """The URLs of the items, where they are documents of their own."""
-        self.held = held or {}
-        """The items by id, where the document holds them itself."""
+        self.held = held or Held()
+        """The items, where the document holds them itself."""
         self.trail = trail
         self.keys: dict[str, str] = {}
         """The keys of the children by their URLs, as far as they are known."""
@@ -182,9 +183,7 @@ def joined(base: str, href: str) -> str:
 def _file_of_items(
     bodies: list[msgspec.Raw], url: str, fetched: float, parent: Node | None
 ) -> Node:
-    held: dict[str, models.Listed] = {}
-    for item in models.each(bodies, lambda body: models.parse_listed(settle(bytes(body), url))):
-        held.setdefault(item.id, item)
+    held = Held(models.each(bodies, lambda body: models.parse_listed(settle(bytes(body), url))))
     name = posixpath.basename(unquote(urlsplit(url).path))
     document = {
         "type": "Catalog",

@@ -121,8 +121,9 @@ class StaticCatalog:
     def item(self, collection_id: str, item_id: str) -> models.Item:
         """Return the item with that id: one request, where its link is made of its id."""
         node = self._node(collection_id)
-        if item_id in node.held:
-            return models.parse_item(node.held[item_id].document, node.value.fetched)
+        held = node.held.get(item_id)
+        if held:
+            return models.parse_item(held.document, node.value.fetched)
         for url in likely(node.items, item_id):
             try:
                 item = self._item(url)
@@ -164,7 +165,7 @@ class StaticCatalog:
         start = int(before)
         stop = start + min(limit or _PAGE, _PAGE)
         fetched = time.monotonic()
-        items = tuple(node.held.values())[start:stop]
+        items = tuple(node.held.some(start, stop))
         if node.items:
             items = tuple(self._some(self._listed, node.items[start:stop]))
         return models.Page(
