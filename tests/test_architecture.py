@@ -27,7 +27,7 @@ LIBRARIES = {
     "fuse": "fuse",  # what fusepy is imported as; our own room is `mlhubfs.fuse`
     "mfusepy": "fuse",
     "cachetools": "catalog",
-    "rustac": "catalog",
+    "arro3": "catalog",
     "diskcache": "content",
     "botocore": "transport",
     "requests": "transport",

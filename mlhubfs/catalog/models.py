@@ -358,7 +358,7 @@ def _decode(body: Json | bytearray, kind: type[T], meant: str) -> T:
         raise BadAnswer(f"the server's answer is not {meant}: {error}") from None
 
 
-def each(raws: Iterable[msgspec.Raw], parse: Callable[[Any], T]) -> Iterator[T]:
+def each(raws: Iterable[Json], parse: Callable[[Any], T]) -> Iterator[T]:
     """Yield what `parse` makes of each; what is not usable is passed over."""
     for raw in raws:
         try:

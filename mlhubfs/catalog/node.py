@@ -9,7 +9,8 @@ nothing.
 
 import json
 import posixpath
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
@@ -17,7 +18,7 @@ import msgspec
 
 from mlhubfs.catalog import models
 from mlhubfs.catalog.held import Held
-from mlhubfs.catalog.parquet import is_parquet, to_item_collection
+from mlhubfs.catalog.parquet import is_parquet, open_table
 from mlhubfs.errors import BadAnswer
 from mlhubfs.transport.local import is_local
 
@@ -77,7 +78,13 @@ class Node:
 
 def parse_node(body: bytes, url: str, fetched: float, parent: Node | None = None) -> Node:
     """Return the node in the document `body` at `url`; raises BadAnswer where it is no STAC."""
-    raw = _decode(to_item_collection(body) if is_parquet(body) else body)
+    if is_parquet(body):
+        with tempfile.TemporaryFile() as file:
+            file.write(body)
+            file.flush()
+            with open_table(file) as (_, rows):
+                return _file_of_items(rows, url, fetched, parent)
+    raw = _decode(body)
     if raw.features is not None:
         return _file_of_items(raw.features, url, fetched, parent)
     if raw.type == "Feature" or raw.geometry is not msgspec.UNSET:
@@ -181,7 +188,7 @@ def joined(base: str, href: str) -> str:
 
 
 def _file_of_items(
-    bodies: list[msgspec.Raw], url: str, fetched: float, parent: Node | None
+    bodies: Iterable[models.Json], url: str, fetched: float, parent: Node | None
 ) -> Node:
     held = Held(models.each(bodies, lambda body: models.parse_listed(settle(bytes(body), url))))
     name = posixpath.basename(unquote(urlsplit(url).path))
