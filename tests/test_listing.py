@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import queue
 import threading
 
 import pytest
@@ -198,6 +199,21 @@ class TestReading:
         go.set()
         reader.join(30)
         assert all_names == ["abc"]
+
+    def test_who_waits_is_wanted_while_the_walk_gets_on_without_names(self, process, workers):
+        """A download that brings them all at its end would be given up otherwise."""
+        made = process(Script(THREE))
+        listing = made.listing()
+        waits = queue.Queue()
+        listing._walker.note_waiting = lambda: waits.put(True)
+        with made.index.claim("c", listing.number) as claim:
+            reader = workers.submit(lambda: names(listing))
+            for number in range(3):
+                assert waits.get(timeout=30)
+                claim.append((), cursor=str(number))
+            claim.append(page("ab", None).items, cursor=None)
+            claim.finish()
+        assert workers.wait(reader) == "ab"
 
 
 class TestFailing:

@@ -26,7 +26,7 @@ from mlhubfs.catalog import models
 from mlhubfs.catalog.base import are_settled, self_href, settled
 from mlhubfs.catalog.paging import Pages
 from mlhubfs.errors import BadAnswer, Denied, NotFound
-from mlhubfs.transport.client import Body, Transport
+from mlhubfs.transport.client import Body, Stream, Transport
 
 _log = logging.getLogger("mlhubfs.catalog")
 T = TypeVar("T")
@@ -194,6 +194,17 @@ class Api:
         """Return what `into` makes of that file, a gzipped tar, until the monotonic `deadline`."""
         url = f"{self.root}/catalog/{_segment(dataset_id)}"
         return self._transport.pour(url, into, deadline=deadline)
+
+    def pour(self, url: str, into: Callable[[Stream], T], *, limit: int) -> T:
+        """Return what `into` makes of the first `limit` bytes of the file at `url`; tried once."""
+        return self._transport.pour_range(url, 0, limit, into, once=True)
+
+    def adopter(
+        self,
+        collection_id: str,  # noqa: ARG002 - of the protocol
+    ) -> Callable[[models.Listed], models.Listed]:
+        """Return what leaves an item of a mirror as it is: those of pages are as they come."""
+        return lambda item: item
 
     def check_key(self, collection_id: str, *, deadline: float | None = None) -> None:
         """Ask for something that needs the key; raises Denied where it is refused or missing.

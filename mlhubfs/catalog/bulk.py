@@ -38,6 +38,8 @@ _HREF_AMONG_ESCAPES = re.compile(rb'"href": ?"(?:https?|s3)://[^"\\]*+"')
 class CatalogFile:
     """The catalog file of `dataset`, whose items go into `index`; `begin` is for storing them."""
 
+    doubt: str | None = None  # the API itself made the file
+
     def __init__(
         self, source: Source, dataset: Dataset, index: AnyIndex, begin: Begin = lambda task: task
     ) -> None:

@@ -11,6 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain, islice
 
 import msgspec
@@ -25,6 +26,7 @@ from mlhubfs.catalog.listing import Listing
 from mlhubfs.catalog.listings import Listings
 from mlhubfs.catalog.matches import Matches
 from mlhubfs.catalog.memory import Memory
+from mlhubfs.catalog.mirror import Mirror
 from mlhubfs.catalog.models import (
     LONG_AGO,
     Archive,
@@ -42,7 +44,7 @@ from mlhubfs.catalog.recent import Recent
 from mlhubfs.catalog.search import FIRST_SECONDS, Search
 from mlhubfs.catalog.source import Source
 from mlhubfs.catalog.stored import Stored
-from mlhubfs.catalog.walker import AnyIndex, Walker
+from mlhubfs.catalog.walker import AnyIndex, Bulk, Walker
 from mlhubfs.catalog.where import Where
 from mlhubfs.errors import BadAnswer, Denied, MlhubfsError, NotFound, Offline, Unavailable
 from mlhubfs.transport.buckets import lacks_account
@@ -367,11 +369,14 @@ class Catalog:
             learn=lambda page: self._recent.learn(collection_id, page),
         )
 
-    def _make_bulk(self, collection_id: str, index: AnyIndex) -> CatalogFile | None:
+    def _make_bulk(self, collection_id: str, index: AnyIndex) -> Bulk | None:
         for dataset in self._last_datasets.values():
             if collection_id in dataset.collection_ids:
                 return CatalogFile(self._source, dataset, index, self._workers.begin)
-        return None
+        if not isinstance(index, Index):
+            return None
+        collection = partial(self.collection, collection_id)
+        return Mirror(self._source, collection, index, self._workers.begin)
 
     def _load_datasets(self) -> dict[str, Dataset]:
         try:

@@ -133,6 +133,7 @@ class Listing:
         if walk.state != "walking":
             return position < walk.count
         while position >= walk.count and walk.state == "walking":
+            self._walker.note_waiting()
             self._raise_failure()
             try:
                 self._workers.once(self._key(walk), lambda seen=walk: self._advance(seen))  # type: ignore[misc]

@@ -164,14 +164,17 @@ TOP = "."
 
 
 def likely(urls: Sequence[str], identifier: str) -> Iterator[str]:
-    """Yield the URLs that may be those of what has that id, by the layouts that are in use.
+    """Return the URLs that may be those of what has that id, by the layouts that are in use.
 
     Those are `<id>/<id>.json`, which STAC recommends, `<id>.json`, and `<id>/catalog.json`.
     """
-    for url in urls:
-        above, last = posixpath.split(_path(url))
-        if identifier in {posixpath.splitext(last)[0], last, posixpath.basename(above)}:
-            yield url
+    return (url for url in urls if identifier in likely_ids(url))
+
+
+def likely_ids(url: str) -> set[str]:
+    """Return what may be the id of the document at a URL, by these layouts."""
+    above, last = posixpath.split(_path(url))
+    return {posixpath.splitext(last)[0], last, posixpath.basename(above)}
 
 
 def joined(base: str, href: str) -> str:

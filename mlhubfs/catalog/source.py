@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
-from mlhubfs.catalog.models import Archive, Collection, Dataset, Item, Page
-from mlhubfs.transport.client import Body
+from mlhubfs.catalog.models import Archive, Collection, Dataset, Item, Listed, Page
+from mlhubfs.transport.client import Body, Stream
 
 T = TypeVar("T")
 
@@ -71,3 +71,9 @@ class Source(Protocol):
         self, dataset_id: str, into: Callable[[Body], T], *, deadline: float
     ) -> T:
         """Return what `into` makes of that file."""
+
+    def pour(self, url: str, into: Callable[[Stream], T], *, limit: int) -> T:
+        """Return what `into` makes of the first `limit` bytes of the file at `url`; tried once."""
+
+    def adopter(self, collection_id: str) -> Callable[[Listed], Listed]:
+        """Return what makes an item of a mirror the one that `page` has."""

@@ -35,6 +35,7 @@ from mlhubfs.catalog.node import (
     key_above,
     key_below,
     likely,
+    likely_ids,
     mend,
     parse_node,
     settle,
@@ -49,7 +50,7 @@ from mlhubfs.errors import (
     Rejected,
     Unavailable,
 )
-from mlhubfs.transport.client import Body, Document, Transport, describe
+from mlhubfs.transport.client import Body, Document, Stream, Transport, describe
 from mlhubfs.transport.workers import Workers
 
 _log = logging.getLogger("mlhubfs.catalog")
@@ -201,6 +202,22 @@ class StaticCatalog:
     ) -> T:
         """Raise NotFound."""
         raise NotFound(f"a static catalog has no file of {dataset_id!r}")
+
+    def pour(self, url: str, into: Callable[[Stream], T], *, limit: int) -> T:
+        """Return what `into` makes of the first `limit` bytes of the file at `url`; tried once."""
+        return self._transport.pour_range(url, 0, limit, into, once=True)
+
+    def adopter(self, collection_id: str) -> Callable[[models.Listed], models.Listed]:
+        """Return what settles an item of a mirror at the URL of the document that has its id."""
+        node = self._node(collection_id)
+        urls = {name: url for url in node.items for name in likely_ids(url)}
+
+        def adopt(item: models.Listed) -> models.Listed:
+            if item.id not in urls:
+                raise BadAnswer(f"no link of {describe(node.url)} leads to {item.id!r}")
+            return models.parse_listed(settle(bytes(item.document), urls[item.id]))
+
+        return adopt
 
     def _node(self, key: str) -> Node:
         kept = self._kept(key)

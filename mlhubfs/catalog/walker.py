@@ -48,6 +48,9 @@ _WANTED_SECONDS = 10.0  # how long a download goes on for nobody: `ls | head` mu
 class Bulk(Protocol):
     """A quicker way to the items of a collection than its pages."""
 
+    doubt: str | None
+    """Why those may not be all, in words, where the server does not count them."""
+
     def is_worth(self, page: Page) -> bool:
         """Say whether to go that way behind the first page."""
 
@@ -97,6 +100,10 @@ class Walker:
         with self._lock:
             self._wanted = max(self._wanted, position)
             self._look_ahead()
+
+    def note_waiting(self) -> None:
+        """Note that a reader still waits, for the walk may get on without names."""
+        self.pulled = time.monotonic()
 
     def advance(self, index: AnyIndex, seen: Walk) -> bool:
         """Take a walk one page further than `seen`; False where another, or a process, is at it.
@@ -231,12 +238,12 @@ class Walker:
             walk = claim.walk
             if walk.matched is not None and walk.count > walk.matched:
                 _log.warning(
-                    "%s: the catalog file holds %d items, the server counts %d; it is walked by "
-                    "pages", self.name, walk.count, walk.matched,
+                    "%s: one file holds %d items, the server counts %d; it is walked by pages",
+                    self.name, walk.count, walk.matched,
                 )  # fmt: skip
                 claim.rewind()
             elif is_all and walk.matched in {None, walk.count}:
-                self._end(index, claim, None)
+                self._end(index, claim, bulk.doubt if walk.matched is None else None)
 
     def _rewind(self, claim: AnyClaim, error: MlhubfsError) -> bool:
         """Begin again at the first page, unless that was just tried; see 1."""
