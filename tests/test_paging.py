@@ -125,7 +125,9 @@ def test_a_walk_goes_on_with_another_process(host, tmp_path, style):
     asked = len(host.requests)
     with Rooms(host, page_size=10, index=tmp_path / "index.sqlite") as rooms:
         assert walked(rooms) == IDS
-    assert len(host.requests) - asked == 2
+    # What the first one looked for ahead may come in late: the same page, the collection.
+    pages = {(one.query, one.body) for one in host.requests[asked:] if one.query or one.body}
+    assert len(pages) == 2
 
 
 def test_merging_keeps_what_was_sent_before(host):

@@ -304,6 +304,7 @@ def test_the_file_of_a_value_that_is_being_written_is_none_of_those(opened, fold
     monkeypatch.setattr("mlhubfs.content.stock._SECONDS", 0.05)
     writer = opened()._writer
     with Stock(folder) as stock:
+        stock._cache  # noqa: B018 - opened: that waits for a minute, whatever it was told
         with writer.transact():
             writer.set("key", Value([bytes(LONG)]))
             with pytest.raises(CacheUnusable):
