@@ -74,8 +74,10 @@ def test_bytes_that_are_wrong_are_an_error_once_and_fetched_again(host, caplog):
     with Rooms(host) as rooms:
         asset = checked(host, DATA)
         reader = rooms.content.open(asset)
-        with pytest.raises(BadAnswer, match="checksum"):
-            read_all(reader)
+        beside = rooms.content.open(asset)
+        for one in (reader, reader, beside):
+            with pytest.raises(BadAnswer, match="checksum"):
+                read_all(one)
         before = len(host.requests)
         again = rooms.content.open(asset)
         assert again.edition != reader.edition
@@ -95,6 +97,18 @@ def test_a_catalog_that_is_wrong_makes_no_file_unreadable(host, caplog):
         for _ in range(2):
             assert read_all(rooms.content.open(asset)) == DATA
     assert len(caplog.records) == 2
+
+
+def test_an_empty_file_is_compared_when_it_is_opened(host):
+    """The kernel asks for none of its bytes."""
+    host.on("/a.tif", Asset(b""))
+    with Rooms(host) as rooms:
+        assert rooms.content.open(checked(host, b"")).read(0, 1) == b""
+    with Rooms(host) as rooms:
+        asset = checked(host, DATA)
+        with pytest.raises(BadAnswer, match="checksum"):
+            rooms.content.open(asset)
+        assert rooms.content.open(asset).read(0, 1) == b""
 
 
 def test_right_bytes_are_read_as_ever(host):

@@ -21,7 +21,7 @@ import mounted as mounts
 import pytest
 from commands import User, is_dead, names, need_root, until
 from faulty import Asset, FaultyServer, Pattern, Reply
-from rooms import answer, features, mlhub, stac_item
+from rooms import answer, features, mlhub, multihash, stac_item
 
 import mlhubfs
 
@@ -741,6 +741,27 @@ def test_corrupted_blocks(scene):
         assert it.path.read_bytes() == DATA
         assert len(it.storage.to(it.file)) > asked
         assert "fails its checksum" in it.mount.log
+
+
+@pytest.mark.parametrize("size", [100_000, 300_000, SIZE])
+@pytest.mark.parametrize(
+    "read",
+    [Path.read_bytes, lambda path: shutil.copyfile(path, os.devnull)],
+    ids=["read", "sendfile"],
+)
+def test_bytes_that_the_catalog_denies(scene, read, size):
+    """The program is told, though the kernel reads ahead, and again what could not be read."""
+    right, wrong = DATA[:size], DATA[: size // 2] + b"?" + DATA[size // 2 + 1 : size]
+
+    def prepare(it):
+        href = f"{it.storage.url}{it.file}"
+        it.describe({"a.tif": {"href": href, "file:checksum": multihash(right)}})
+        it.storage.on(it.file, Asset(content=wrong))
+
+    with scene(PATIENT, prepare) as it:
+        fails(errno.EIO, lambda: read(it.path))
+        it.storage.on(it.file, Asset(content=right))
+        assert it.path.read_bytes() == right
 
 
 @pytest.mark.parametrize("harm", ["cut", "gone"])

@@ -47,13 +47,14 @@ class Proof:
         self._size = size
         self._digest = hashlib.new(expected.kind, usedforsecurity=False)
         self._at = 0
+        self._is_judged = False
         self._early: dict[int, bytes | memoryview] = {}
         self._lock = threading.Lock()
 
     def note(self, offset: int, data: bytes | memoryview) -> bool | None:
         """Take note of a read; say at the end of all bytes, once, whether they are right."""
         with self._lock:
-            if self._at == self._size:
+            if self._is_judged:
                 return None
             if offset > self._at:
                 self._keep(offset, data)
@@ -61,7 +62,8 @@ class Proof:
             self._add(offset, data)
             while (following := self._early.pop(self._at, None)) is not None:
                 self._add(self._at, following)
-            if self._at < self._size:
+            self._is_judged = self._at == self._size
+            if not self._is_judged:
                 return None
             return self._digest.hexdigest() == self._expected.digest
 

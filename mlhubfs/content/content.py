@@ -28,7 +28,7 @@ from mlhubfs.content.origin import Origin, VersionCache
 from mlhubfs.content.plan import Plan
 from mlhubfs.content.readahead import Readahead
 from mlhubfs.content.store import BlockCache, BlockStore
-from mlhubfs.errors import MlhubfsError
+from mlhubfs.errors import BadAnswer, MlhubfsError
 from mlhubfs.transport.client import Transport
 from mlhubfs.transport.workers import Workers
 
@@ -99,15 +99,15 @@ class Content:
         if asset.checksum is None:
             return Reader(self._store, version, key, fetch)
         doubts = self._doubts
+        served = doubts.key_now(key)
         proof = None if doubts.is_settled(key) else Proof(asset.checksum, version.size)
-        return Reader(
-            self._store,
-            version,
-            doubts.key_now(key),
-            fetch,
-            proof=proof,
-            proved=lambda is_right: doubts.settle(key, str(asset), is_right=is_right),
-        )
+
+        def proved(is_right: bool) -> None:
+            doubts.settle(key, served, str(asset), is_right=is_right)
+
+        if proof and not version.size:  # the kernel will ask for no bytes of it
+            proved(bool(proof.note(0, b"")))
+        return Reader(self._store, version, served, fetch, proof=proof, proved=proved)
 
     def _fetch_quietly(self, asset: AssetRef) -> None:
         try:
@@ -139,6 +139,7 @@ class Reader:
         self._fetch = fetch
         self._proof = proof
         self._proved = proved
+        self._wrong = ""
         self._readahead = Readahead(version.size)
         self._lock = threading.Lock()
 
@@ -150,12 +151,19 @@ class Reader:
     def read(self, offset: int, size: int) -> bytes | memoryview:
         """Return the bytes [offset, offset + size), fewer at the end of the file.
 
-        Raises BadAnswer where they are the last ones, and all do not have the catalog's checksum.
+        Raises BadAnswer when all were read and do not have the catalog's checksum, and ever after:
+        the kernel asks once more before it tells a program of an error.
         """
+        if self._wrong:
+            raise BadAnswer(self._wrong)
         data = self._read(offset, size)
         is_right = self._proof.note(offset, data) if self._proof else None
         if is_right is not None:
-            self._proved(is_right)
+            try:
+                self._proved(is_right)
+            except BadAnswer as error:
+                self._wrong = str(error)
+                raise
         return data
 
     def _read(self, offset: int, size: int) -> bytes | memoryview:

@@ -47,22 +47,27 @@ class Doubts:
         with self._lock:
             return key in self._settled
 
-    def settle(self, key: str, name: str, *, is_right: bool) -> None:
-        """Take note of what a whole version was found to be; raises BadAnswer if it is to fail."""
-        is_first = not is_right and not self._is_spoilt(key)
+    def settle(self, key: str, served: str, name: str, *, is_right: bool) -> None:
+        """Take note of what a whole version was found to be; raises BadAnswer if it is to fail.
+
+        `served` is the key of the blocks that were read, as `key_now` told it.
+        """
+        is_final = is_right or served != key
         with self._lock:
-            if is_first:
+            is_news = not self._spoilt.get(key)
+            if not is_final:
                 self._spoilt[key] = True
-            else:
-                if len(self._settled) >= _REMEMBERED:
-                    self._settled.clear()
+            elif len(self._settled) >= _REMEMBERED:
+                self._settled.clear()
+            if is_final:
                 self._settled.add(key)
-        if is_first:
-            if self._notes:
-                self._notes.put(f"{key}:spoilt", b"1")
+        if not is_final:
             what = f"{name} does not have the catalog's checksum (file:checksum)"
-            _log.warning("%s: it is fetched again when it is next opened", what)
-            raise BadAnswer(f"{what}: read it again, it is fetched anew")
+            if is_news:
+                _log.warning("%s: it is fetched again when it is next opened", what)
+                if self._notes:
+                    self._notes.put(f"{key}:spoilt", b"1")
+            raise BadAnswer(f"{what}: open it again, it is fetched anew")
         if not is_right:
             _log.warning("%s was fetched again, and the catalog's checksum is still another", name)
 
