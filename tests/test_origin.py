@@ -518,6 +518,21 @@ def test_an_href_that_fails_after_it_has_answered_is_left_for_another(host, make
         assert asked(host) == [f"/store/{other}"]
 
 
+@pytest.mark.parametrize("fault", [Reply(503), Reply(404), Reply(403)])
+def test_hrefs_without_validators_are_not_mixed(host, make, fault):
+    """Two files of one size may be two versions: who has one open does not go on with the other."""
+    host.on("/own", Asset(LARGE, etag=None, modified=None))
+    host.on("/mirror", Asset(LARGE[::-1], etag=None, modified=None))
+    origin, asset = make(), asset_at(f"{host.url}/own", others=[f"{host.url}/mirror"])
+    version = origin.version(asset)
+    host.on("/own", fault)
+    with pytest.raises(Changed):
+        fetch(origin, asset, 0, 10, version)
+    again = origin.version(asset)
+    assert fetch(origin, asset, 0, 10, again) == LARGE[::-1][0:10]
+    assert again.key(asset) != version.key(asset)
+
+
 def test_sixteen_readers_with_one_expired_link_all_go_on(host, make):
     """Nobody is refused because another has renewed the link a moment before."""
     host.on("/1", Asset(LARGE), Reply(403))

@@ -17,7 +17,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from mlhubfs.content.alternates import first_answer
 from mlhubfs.content.asset import AssetRef, Location, Version
@@ -30,6 +30,16 @@ _log = logging.getLogger("mlhubfs.content")
 _NEW_LINK_SECONDS = 5.0  # a link this young that is refused would be refused again
 _REMEMBERED = 1 << 16  # versions and links, some 300 bytes each
 T = TypeVar("T")
+
+
+class _Way(NamedTuple):
+    """Where an asset is asked for."""
+
+    href: str
+    place: int
+    """Which of the asset's hrefs that was, before redirects."""
+    fetched: float
+    """When the link was made, on the monotonic clock."""
 
 
 class VersionCache(Protocol):
@@ -76,7 +86,7 @@ class Origin:
         self._versions: OrderedDict[str, Version] = OrderedDict()
         self._missing: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._told: OrderedDict[str, None] = OrderedDict()
-        self._links: OrderedDict[str, Location] = OrderedDict()
+        self._ways: OrderedDict[str, _Way] = OrderedDict()
         self._rangeless: OrderedDict[str, None] = OrderedDict()
 
     def version(self, asset: AssetRef) -> Version:
@@ -176,35 +186,35 @@ class Origin:
     def _get_range(
         self, asset: AssetRef, start: int, stop: int, before: Version | None = None
     ) -> Part:
-        ask = partial(
-            self._transport.get_range,
-            start=start,
-            stop=stop,
-            expect_html=asset.is_html,
-            known=before and Part(b"", before.size, before.validator, before.modified, url=""),
-            deadline=time.monotonic() + self._timeout,
-        )
+        known = before and Part(b"", before.size, before.validator, before.modified, url="")
+        deadline = time.monotonic() + self._timeout
+
+        def ask(way: _Way) -> tuple[_Way, Part]:
+            part = self._transport.get_range(
+                way.href, start, stop, expect_html=asset.is_html, known=known, deadline=deadline
+            )
+            if way.place and not part.validator:  # nothing else would tell two hrefs' bytes apart
+                part = part._replace(validator=f"href:{way.place}")
+            return way, part
+
         with self._lock:
-            resolved = self._links.get(asset.key)
-        link = resolved or asset.locate(0.0)
+            resolved = self._ways.get(asset.key)
+        ways = [resolved] if resolved else _ways(asset.locate(0.0))
         try:
-            part = first_answer(link.hrefs, ask)
+            way, part = first_answer(ways, ask)
         except (Denied, NotFound):
-            if not resolved and time.monotonic() - link.fetched < _NEW_LINK_SECONDS:
+            if not resolved and time.monotonic() - ways[0].fetched < _NEW_LINK_SECONDS:
                 raise
             with self._lock:
-                self._links.pop(asset.key, None)
-            link = asset.locate(link.fetched)
-            part = first_answer(link.hrefs, ask)
+                self._ways.pop(asset.key, None)
+            way, part = first_answer(_ways(asset.locate(ways[0].fetched)), ask)
         except (BadAnswer, Unavailable):
-            if resolved is None:
+            others = _ways(asset.locate(0.0))
+            if not resolved or len(others) == 1:
                 raise  # all have been asked
-            link = asset.locate(0.0)
-            if not link.others:
-                raise
-            part = first_answer([href for href in link.hrefs if href != resolved.href], ask)
+            way, part = first_answer([one for one in others if one.place != resolved.place], ask)
         with self._lock:
-            _remember(self._links, asset.key, Location(part.url, link.fetched))
+            _remember(self._ways, asset.key, way._replace(href=part.url))
             self._rangeless.pop(asset.key, None)
             if part.whole is not None:
                 _remember(self._rangeless, asset.key, None)
@@ -237,6 +247,10 @@ class Origin:
             if reason and time.monotonic() < until:
                 raise NotFound(reason)
             self._missing.pop(key, None)
+
+
+def _ways(link: Location) -> list[_Way]:
+    return [_Way(href, place, link.fetched) for place, href in enumerate(link.hrefs)]
 
 
 def _remember(table: OrderedDict[str, T], key: str, value: T) -> None:
