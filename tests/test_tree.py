@@ -293,6 +293,9 @@ def test_a_listing_after_an_open_probes_nobody(host, tree):
     assert probed(host) == {"/store/B01.tif", "/store/B02.tif"}
 
 
+@pytest.mark.promise(
+    "Where the catalog tells a size (`file:size`), that is shown until the file is opened."
+)
 def test_a_size_that_the_catalog_tells_is_believed_until_storage_tells_another(host, rooms):
     """`file:size` saves the question; what was opened is what counts."""
     for name, size in (("true", len(CHIP)), ("false", 5)):
