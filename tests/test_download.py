@@ -173,19 +173,6 @@ class TestFetching:
         desk.fetch()
         assert desk.target.stat().st_mtime == 1498904430
 
-    def test_it_is_on_the_disk_before_it_has_its_name(self, desk, monkeypatch):
-        """A power cut leaves no name without its bytes."""
-        seen = []
-
-        def sync(descriptor):
-            seen.append((os.pread(descriptor, SIZE, 0) == DATA, desk.target.exists()))
-
-        monkeypatch.setattr(part.os, "fdatasync", sync)
-        desk.server.on("/file", Asset(content=DATA))
-        assert desk.fetch()
-        assert desk.is_complete()
-        assert seen == [(True, False)]
-
     @pytest.mark.parametrize("chunked", [False, True])
     def test_a_server_without_ranges_sends_one_stream(self, desk, chunked):
         """One request, whether it tells the size beforehand or not."""

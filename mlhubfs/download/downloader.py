@@ -121,7 +121,7 @@ class Downloader:
             claim = part.gaps.claim(len(content))
             if claim:
                 part.write(claim, content)
-            part.finish(None, sync=False)  # who writes documents compares what is there
+            part.finish(None)
         except BaseException:
             part.keep()
             raise

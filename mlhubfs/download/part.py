@@ -7,7 +7,9 @@ all: whoever sees the name may trust the bytes.
 *What is trusted of an earlier try.* The note names the version (size and validator), and is
 written behind the bytes that it speaks of. After a process was killed that is enough: the system
 has its bytes. After the machine itself went down they may be lost, so the note also keeps what was
-missing when the bytes were last synced, and another boot believes that alone.
+missing when the bytes were last synced, and another boot believes that alone. What is complete is
+not synced: for that a GiB took 1.6 s instead of 0.9 over a fast line. A machine that goes down in
+the seconds after may have lost bytes of it.
 
 *Threading.* `write` from any thread. The descriptor lives until the last one who uses it is gone,
 so that a late writer cannot hit another file that was given its number.
@@ -145,15 +147,10 @@ class PartFile:
             made = hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False))
         return made.hexdigest()
 
-    def finish(self, modified: float | None, *, sync: bool = True) -> None:
-        """Make it the target, with that time.
-
-        Without `sync` a power cut may leave the name without the bytes, or with some of them.
-        """
+    def finish(self, modified: float | None) -> None:
+        """Make it the target, with that time."""
         with self._saving, self._told():
             self._is_finished = True
-            if sync:
-                os.fdatasync(self._descriptor)
             if modified is not None:
                 os.utime(self._descriptor, (modified, modified))
             self._path.replace(self._target)
