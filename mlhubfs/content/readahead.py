@@ -6,9 +6,9 @@ byte offsets; fetches nothing, waits for nothing.
 *Streams.* A read that begins where an earlier one ended, or nearly, goes on with its stream.
 "Nearly": the kernel sends the pieces of one read side by side, and threads take them up in any
 order. Up to `STREAMS` are followed at once, for threads that share a handle. A stream that has used
-up what was fetched for it gets a window of `FIRST_WINDOW`, which doubles: to `EASY_WINDOW` at once,
-for whole extents cost least, and on to `LAST_WINDOW` while its reader has to wait and more parts
-side by side make it faster (`_Pace`).
+up what was fetched for it gets a window of `FIRST_WINDOW`, which grows fourfold: to `EASY_WINDOW`
+at once, for whole extents cost least, and on to `LAST_WINDOW` while its reader has to wait and more
+parts side by side make it faster (`_Pace`).
 
 *Jumps.* A read elsewhere begins a new stream, and gets what recent streams came to: a COG's tiles
 are read in runs of some hundred kB, so after the first few a whole tile is one request, while
@@ -34,7 +34,9 @@ STREAMS = 4
 SLACK = 2 * BLOCK  # how far ahead or behind a piece of the same read may come, at least
 LONGEST_JUMP = 1 << 20
 STRIDES_AHEAD = 8
-_ENOUGH_GAIN = 1.15  # a doubled window that is not this much faster was not worth it
+_GROWTH = 4  # each step costs a round trip, and the slow start of the connections that it adds
+_TOP_UP = 4 * EXTENT  # a large window is filled up by this much, not only when half is used
+_ENOUGH_GAIN = 1.15  # a larger window that is not this much faster was not worth it
 _MISSES = 2  # times in a row: once may be the slow start of the connections that it added
 _REMEMBERED_RUNS = 8
 
@@ -129,7 +131,7 @@ class Readahead:
         # What a jump brought is to be used up first: it may be all that the program wants.
         if (
             stream.ahead >= self._size
-            or left > stream.window // 2
+            or left > max(stream.window // 2, stream.window - _TOP_UP)
             or (not stream.window and left > 0)
         ):
             return []
@@ -149,12 +151,12 @@ class Readahead:
         return [(stream.ahead, end)] if stream.ahead < end else []
 
     def _widen(self, stream: _Stream) -> None:
-        """Double the window of a stream whose reader waits, as long as that makes it faster."""
+        """Widen the window of a stream whose reader waits, as long as that makes it faster."""
         pace, now = stream.pace, self._clock()
         if not stream.window:
             stream.window = FIRST_WINDOW
         elif stream.window < EASY_WINDOW:
-            stream.window *= 2
+            stream.window = min(_GROWTH * stream.window, EASY_WINDOW)
         elif pace.waits and not pace.is_settled:
             rate = pace.bytes / max(now - pace.since, 1e-6)
             # The first windows tell nothing: the round trip is most of them.
@@ -163,7 +165,7 @@ class Readahead:
                 pace.is_settled = pace.misses == _MISSES
             else:
                 pace.misses = 0
-                stream.window = min(2 * stream.window, LAST_WINDOW)
+                stream.window = min(_GROWTH * stream.window, LAST_WINDOW)
             pace.best = max(pace.best, rate)
         pace.bytes, pace.since, pace.waits = 0, now, 0
 
