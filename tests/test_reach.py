@@ -100,8 +100,8 @@ def transport(source):
 
 @pytest.mark.promise(
     "Private, link-local and metadata addresses that a catalog names (assets, links, redirects, "
-    "names that resolve to them) are refused with EACCES, unless the source is at such an address "
-    "itself or `allow_private` is given."
+    "names that resolve to them) are refused with EACCES, unless the source itself is at an "
+    "address of that kind or `allow_private` is given."
 )
 @pytest.mark.parametrize("host", ["127.0.0.1", "rebound.example.org"])
 def test_no_request_reaches_what_is_here(transport, source, inner, host):
