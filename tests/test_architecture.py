@@ -9,7 +9,7 @@ import pytest
 import mlhubfs
 
 PACKAGE = Path(mlhubfs.__file__).parent
-LEAVES = {"errors", "config", "version"}
+LEAVES = {"errors", "config", "tarheader", "version"}
 FLOORS = {
     "transport": 1,
     "catalog": 2,

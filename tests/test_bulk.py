@@ -73,6 +73,13 @@ class TestTar:
         with pytest.raises(BadAnswer):
             unpack(harm(tar({"a": b"x" * 5000, "b": b"y" * 5000})))
 
+    def test_a_damaged_header_is_an_error(self):
+        """Neither taken for a file of another name, nor for the end."""
+        data = bytearray(gzip.decompress(tar({"d/c/a/a.json": b"1", "d/c/b/b.json": b"2"})))
+        data[data.index(b"b.json")] = ord("x")
+        with pytest.raises(BadAnswer, match="damaged"):
+            unpack(gzip.compress(data))
+
     def test_a_huge_member_is_passed_over(self):
         """Whatever it is, it is no item; it is not held in memory either."""
         packed = tar({"a": bytes(MOST_BYTES + 1), "b": b"1"})

@@ -1,6 +1,7 @@
 """Catalogs on this machine's disk: what may be read of a folder, and of a tarball."""
 
 import gzip
+import io
 import os
 import random
 import tarfile
@@ -200,6 +201,30 @@ class TestTarball:
         path.write_bytes(data[: int(len(data) * kept)])
         with pytest.raises(BadAnswer):
             Tarball(path)
+
+    @pytest.mark.promise(
+        "A tarball that breaks off, or has a damaged header, is refused when it is mounted."
+    )
+    @pytest.mark.parametrize("name", ["x.tar", "x.tar.gz"])
+    def test_one_with_a_damaged_header_is_refused(self, tmp_path, folder, name):
+        """What follows it would be missing."""
+        whole = io.BytesIO()
+        with tarfile.open(fileobj=whole, mode="w", format=tarfile.GNU_FORMAT) as archive:
+            archive.add(folder, "cat")
+        data = whole.getvalue().replace(b"cat/sub", b"cat/s\0b")
+        (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+        with pytest.raises(BadAnswer, match=f"{name} is no tarball, or damaged"):
+            Tarball(tmp_path / name)
+
+    @pytest.mark.parametrize("ending", [b"", bytes(100), bytes(512), bytes(512) + b"more"])
+    def test_one_ends_with_zeros_or_with_the_file(self, tmp_path, ending):
+        """Not all programs write the two blocks that a tarball is to end with."""
+        header = tarfile.TarInfo("catalog.json")
+        header.size = 2
+        (tmp_path / "x.tar").write_bytes(header.tobuf() + b"{}".ljust(512, b"\0") + ending)
+        opened = Tarball(tmp_path / "x.tar")
+        assert opened.document(opened.root).body == b"{}"
+        opened.close()
 
     def test_one_that_is_replaced_is_read_to_its_end(self, tmp_path, folder):
         """Its table of members holds for the bytes that it was made from."""

@@ -1,6 +1,7 @@
 """The local server over real HTTP: MLHub's API, its storage, and what it makes of folders."""
 
 import contextlib
+import gzip
 import hashlib
 import io
 import json
@@ -1039,11 +1040,14 @@ def test_a_bomb_is_refused(tmp_path):
 
 
 def test_an_archive_that_is_none_is_refused(tmp_path):
-    """Not a tar, or a tar cut short: one error that says which file and what to give."""
+    """Not a tar, cut short, or damaged: one error that says which file and what to give."""
     (tmp_path / "no.tar.gz").write_bytes(b"<html>")
     whole = make_tar(tmp_path / "whole.tar.gz", ("a/1", os.urandom(5000))).read_bytes()
     (tmp_path / "cut.tar.gz").write_bytes(whole[:3000])
-    for name in ("no.tar.gz", "cut.tar.gz"):
+    harmed = make_tar(tmp_path / "two.tar.gz", ("a/1", b"1"), ("a/2", b"2")).read_bytes()
+    harmed = gzip.decompress(harmed).replace(b"a/2", b"b/2")
+    (tmp_path / "harmed.tar.gz").write_bytes(gzip.compress(harmed))
+    for name in ("no.tar.gz", "cut.tar.gz", "harmed.tar.gz"):
         with pytest.raises(ConfigError, match=rf"{name} cannot be unpacked .*give a \.tar\.gz"):
             LocalServer([tmp_path / name], cache_dir=tmp_path / "cache")
 

@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from mlhubfs.errors import ConfigError
+from mlhubfs.tarheader import TarHeader
 
 UNPACKED_LIMIT = 256 << 30  # three times BigEarthNet, the largest archive that MLHub had
 _SPARE_SHARE = 0.05  # of the disk, left free
@@ -64,7 +65,7 @@ def _unpack_whole(archive: Path, folder: Path, limit: int) -> None:
     shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
     partial.mkdir(mode=0o700)
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with tarfile.open(archive, "r:gz", tarinfo=TarHeader) as tar:
             _unpack_members(tar, partial, archive, limit)
         partial.rename(folder)
     except BaseException:

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from mlhubfs.errors import BadAnswer, Changed, NotFound
+from mlhubfs.tarheader import TarHeader
 from mlhubfs.transport.document import Document
 from mlhubfs.transport.gunzip import Gunzip
 from mlhubfs.transport.local import ROOTS, Folder, limited, path_of
@@ -133,7 +134,7 @@ class _Stream(RawIOBase):
 
 def _members(source: _Bytes, path: Path) -> Iterable[tuple[str, _Member]]:
     try:
-        with tarfile.open(fileobj=_Stream(source), mode="r:") as archive:
+        with tarfile.open(fileobj=_Stream(source), mode="r:", tarinfo=TarHeader) as archive:
             while member := archive.next():
                 if member.isreg():
                     name = os.path.normpath(member.name)
