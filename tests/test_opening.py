@@ -9,7 +9,7 @@ from mlhubfs.catalog.index import Index
 from mlhubfs.catalog.opening import open_source
 from mlhubfs.catalog.static import StaticCatalog
 from mlhubfs.catalog.stored import Stored
-from mlhubfs.errors import BadAnswer, NotFound, Offline, Unavailable
+from mlhubfs.errors import BadAnswer, ConfigError, NotFound, Offline, Unavailable
 from mlhubfs.transport.client import Transport
 from mlhubfs.transport.workers import Workers
 
@@ -77,6 +77,40 @@ def test_a_landing_page_is_an_api(host, document):
     source = opened(host)
     assert isinstance(source, Api)
     assert source.root == f"{host.url}/stac"
+
+
+ITEMS = {"type": "FeatureCollection", "features": [stac_item("a")]}
+
+
+@pytest.mark.parametrize(
+    ("document", "links", "told"),
+    [
+        (stac_collection("c"), {"items": "/stac/items", "root": "/api"}, "a collection of .*/api$"),
+        ({**stac_collection("c"), "type": None}, {"items": "/stac/items", "root": "/api"}, "/api$"),
+        (stac_collection("c"), {"items": "/stac/items"}, "a collection of a STAC API: .*root URL$"),
+        (ITEMS, {"next": "?token=2", "root": "/api"}, "one page of the items of .*/api$"),
+        (ITEMS, {"next": "?token=2", "root": "/stac"}, "one page of .*root URL$"),
+    ],
+)
+def test_a_part_of_an_api_is_refused(host, document, links, told):
+    """It would be an empty collection, or the first page for all there is."""
+    host.on("/stac", answer({**document, "links": linked(**links)}))
+    with pytest.raises(ConfigError, match=told):
+        opened(host)
+
+
+@pytest.mark.parametrize(
+    ("document", "links"),
+    [
+        (stac_collection("c"), {"items": "items.geojson", "item": "a.json"}),
+        (stac_collection("c"), {"items": "items.geojson", "child": "d/catalog.json"}),
+        (ITEMS, {"root": "catalog.json"}),
+    ],
+)
+def test_what_has_all_that_it_tells_of_is_no_part(host, document, links):
+    """Static catalogs have some of these links as well."""
+    host.on("/stac", answer({**document, "links": linked(**links)}))
+    assert isinstance(opened(host), StaticCatalog)
 
 
 @pytest.mark.parametrize("reply", [Reply(404), Reply(401), Reply(400), answer(b"hello")])

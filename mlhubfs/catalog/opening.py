@@ -1,8 +1,9 @@
 """Which kind of source a URL is: asked once, when it is opened.
 
 Owns the telling apart, by the document at the URL: a landing page says what it conforms to, or
-where its data are; another STAC document is a static catalog. What is neither is taken for MLHub's
-API, whose root need not answer. Offline, what was found the last time counts.
+where its data are; another STAC document is a static catalog, unless it is a part of an API. What
+is neither is taken for MLHub's API, whose root need not answer. Offline, what was found the last
+time counts.
 
 *Threading.* No state.
 """
@@ -13,12 +14,13 @@ from urllib.parse import urljoin, urlsplit
 import msgspec
 
 from mlhubfs.catalog.api import Api
+from mlhubfs.catalog.node import joined
 from mlhubfs.catalog.pager import FIRST
 from mlhubfs.catalog.parquet import is_parquet
 from mlhubfs.catalog.static import StaticCatalog
 from mlhubfs.catalog.stored import Stored
-from mlhubfs.errors import BadAnswer, Denied, NotFound, Offline
-from mlhubfs.transport.client import Document, Transport
+from mlhubfs.errors import BadAnswer, ConfigError, Denied, NotFound, Offline
+from mlhubfs.transport.client import Document, Transport, describe
 from mlhubfs.transport.local import is_local
 from mlhubfs.transport.workers import Workers
 
@@ -44,8 +46,9 @@ def open_source(
 ) -> Api | StaticCatalog:
     """Return the source at `url`; see `Api` and `StaticCatalog` for the others.
 
-    Raises Unavailable and its kinds where the server does not answer, and NotFound, Denied and
-    BadAnswer where a static catalog was meant and there is none.
+    Raises Unavailable and its kinds where the server does not answer, NotFound, Denied and
+    BadAnswer where a static catalog was meant and there is none, and ConfigError where there is
+    but a part of an API.
     """
     document = None
     try:
@@ -80,8 +83,22 @@ def _api_root(document: Document, url: str) -> str | None:
     }
     is_stac = root.type in _STATIC or (root.stac_version and links)
     if is_stac and not root.conforms_to and not _LANDING & hrefs.keys():
+        _refuse_part(root.type, hrefs, document.url)
         return None
     return _below(url, document.url, hrefs.get("data"))
+
+
+def _refuse_part(kind: object, hrefs: dict[str, Any], base: str) -> None:
+    """Raise ConfigError where a document tells of items that only an API's root leads to."""
+    if kind == "FeatureCollection" and "next" in hrefs:
+        what = "one page of the items"
+    elif kind in {"Collection", None} and "items" in hrefs and not {"item", "child"} & hrefs.keys():
+        what = "a collection"  # without its type, before STAC 1.0
+    else:
+        return
+    root = joined(base, hrefs["root"]) if isinstance(hrefs.get("root"), str) else base
+    named = "" if root == base else f", {describe(root)}"
+    raise ConfigError(f"{describe(base)} is {what} of a STAC API: mount its root URL{named}")
 
 
 def _below(url: str, base: str, data: object) -> str:
