@@ -44,10 +44,10 @@ def files(request, folder, tmp_path):
     opened.close()
 
 
-def packed(path, folder):
+def packed(path, folder, name=None):
     """Make a tarball of a folder, gzipped by its name."""
     with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as archive:
-        archive.add(folder, folder.name)
+        archive.add(folder, name or folder.name)
     return path
 
 
@@ -108,13 +108,58 @@ class TestAlike:
             opened.document(url.replace("file://", f"file://{host}"))
 
 
-class TestFolder:
-    """Links in a folder."""
+class TestLinks:
+    """Links in a folder, and in a tarball of it."""
 
-    def test_a_link_that_stays_inside_is_followed(self, folder):
+    @pytest.fixture(params=["folder", "tar"])
+    def opened(self, request, folder, tmp_path):
+        """Return what opens a path of the folder, once links have been put into it."""
+        (folder / "file").symlink_to("sub/../catalog.json")
+        (folder / "sub" / "upward").symlink_to("../up/catalog.json")
+        (folder / "up").symlink_to("sub/..")
+        (folder / "s").symlink_to("./sub")
+        (folder / "sub" / "deep").mkdir()
+        (folder / "deep").symlink_to("sub/deep")
+        (folder / "beside").symlink_to("deep/../a b%é.tif")
+        (folder / "hard").hardlink_to(folder / "catalog.json")
+        (folder / "dangling").symlink_to("nothing")
+        (folder / "circle").symlink_to("circle")
+        (folder / "out").symlink_to("../outside.tif")
+        (folder / "absolute").symlink_to("/etc/passwd")
+        (folder / "sub" / "over").symlink_to("../up/../outside.tif")
+        if request.param == "folder":
+            files, url = Folder(folder), folder.as_uri()
+        else:
+            path = packed(tmp_path / "x.tar", folder, name=".")
+            files, url = Tarball(path), path.as_uri()
+        yield lambda name: files.range(f"{url}/{name}", 0, 1 << 30).data
+        files.close()
+
+    @pytest.mark.parametrize("name", ["file", "hard", "sub/upward", "up/up/file", "s/upward"])
+    def test_a_link_that_stays_inside_is_followed(self, opened, name):
         """As any program would."""
-        (folder / "link.json").symlink_to("catalog.json")
-        assert Folder(folder).document((folder / "link.json").as_uri()).body == b"{}"
+        assert opened(name) == b"{}"
+
+    @pytest.mark.parametrize("name", ["beside", "s/a b%25é.tif"])
+    def test_it_is_followed_from_where_it_leads(self, opened, name):
+        """Above a linked directory is what its own place is in."""
+        assert opened(name) == DATA
+
+    @pytest.mark.parametrize("name", ["dangling", "s", "up/nothing", "dangling/file"])
+    def test_one_to_no_file_is_not_found(self, opened, name):
+        """A directory is none."""
+        with pytest.raises(NotFound):
+            opened(name)
+
+    @pytest.mark.parametrize("name", ["out", "absolute", "sub/over", "circle", "circle/file"])
+    def test_one_that_leads_astray_is_denied(self, opened, name):
+        """Out, or nowhere."""
+        with pytest.raises(Denied):
+            opened(name)
+
+
+class TestFolder:
+    """Links out of a folder."""
 
     @pytest.mark.parametrize("target", ["../outside.tif", "/etc/passwd", "sub/up/outside.tif"])
     def test_a_link_that_leads_out_is_denied(self, folder, target):
@@ -165,9 +210,7 @@ class TestTarball:
 
     def test_names_may_begin_with_a_dot(self, tmp_path, folder):
         """As `tar czf x.tar.gz .` writes them."""
-        with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as archive:
-            archive.add(folder, ".")
-        opened = Tarball(tmp_path / "x.tar.gz")
+        opened = Tarball(packed(tmp_path / "x.tar.gz", folder, name="."))
         assert opened.root == f"{(tmp_path / 'x.tar.gz').as_uri()}/catalog.json"
         opened.close()
 

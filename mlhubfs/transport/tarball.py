@@ -1,6 +1,7 @@
 """The files in a tarball, read where they are: nothing is unpacked. And which path is one.
 
-Owns the table of its members, some 300 bytes each, which is made by reading through it once.
+Owns the table of its members, some 300 bytes each, which is made by reading through it once, and
+where its links lead: hard ones to another name's bytes, symbolic ones as in a folder, never out.
 
 *Threading.* Any thread; the file stays open, so that one that is replaced is read to its end.
 """
@@ -8,18 +9,20 @@ Owns the table of its members, some 300 bytes each, which is made by reading thr
 import os
 import posixpath
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Mapping
 from io import RawIOBase
 from pathlib import Path
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from mlhubfs.errors import BadAnswer, Changed, NotFound
+from mlhubfs.errors import BadAnswer, Changed, Denied, NotFound
 from mlhubfs.tarheader import TarHeader
 from mlhubfs.transport.document import Document
 from mlhubfs.transport.gunzip import Gunzip
 from mlhubfs.transport.local import ROOTS, Folder, limited, path_of
 from mlhubfs.transport.ranges import Part
+
+_MOST_LINKS = 40  # from one to the next, as in Linux
 
 
 class _Bytes(Protocol):
@@ -48,7 +51,7 @@ class Tarball:
         try:
             is_gzip = os.pread(self._descriptor, 2, 0) == b"\x1f\x8b"
             self._bytes: _Bytes = (Gunzip if is_gzip else _Plain)(self._descriptor)
-            self._members = dict(_members(self._bytes, path))
+            self._table = _table(self._bytes, path)
             self._root = self._find_root()
         except BaseException:
             os.close(self._descriptor)
@@ -60,7 +63,7 @@ class Tarball:
         return self._root
 
     def _find_root(self) -> str:
-        names = [name for name in self._members if posixpath.basename(name) in ROOTS]
+        names = [name for name in self._table if posixpath.basename(name) in ROOTS]
         if not names:
             raise NotFound(f"{self._path} holds neither a catalog.json nor a collection.json")
         names.sort(key=lambda name: (name.count("/"), ROOTS.index(posixpath.basename(name)), name))
@@ -95,7 +98,10 @@ class Tarball:
 
     def _find(self, url: str) -> _Member:
         path = path_of(url)
-        member = self._members.get(os.path.relpath(path, self._path))
+        name = os.path.relpath(path, self._path)
+        member = self._table.get(name)
+        if not isinstance(member, _Member):
+            member = _follow(self._table, name)
         if member is None:
             raise NotFound(f"there is no file {path}")
         return member
@@ -132,16 +138,50 @@ class _Stream(RawIOBase):
         return data
 
 
-def _members(source: _Bytes, path: Path) -> Iterable[tuple[str, _Member]]:
+def _table(source: _Bytes, path: Path) -> dict[str, _Member | str]:
+    """Return what is at each name: a file, or where a symbolic link leads."""
+    table: dict[str, _Member | str] = {}
     try:
         with tarfile.open(fileobj=_Stream(source), mode="r:", tarinfo=TarHeader) as archive:
             while member := archive.next():
+                name = os.path.normpath(member.name)
                 if member.isreg():
-                    name = os.path.normpath(member.name)
-                    yield name, _Member(member.offset_data, member.size, member.mtime)
+                    table[name] = _Member(member.offset_data, member.size, member.mtime)
+                elif member.issym():
+                    table[name] = member.linkname
+                elif member.islnk() and (there := os.path.normpath(member.linkname)) in table:
+                    table[name] = table[there]
                 archive.members = []  # type: ignore[attr-defined]  # else a kilobyte of each is kept
     except (tarfile.TarError, EOFError) as error:
         raise BadAnswer(f"{path} is no tarball, or damaged: {error}") from None
+    return table
+
+
+def _follow(table: Mapping[str, _Member | str], name: str) -> _Member | None:
+    """Return the file that a name leads to by symbolic links, None where there is none.
+
+    Raises Denied where they lead out of the tarball, or in a circle.
+    """
+    here: list[str] = []
+    ahead = name.split("/")[::-1]
+    links = 0
+    is_astray = False
+    while ahead:
+        step = ahead.pop()
+        target = table.get("/".join([*here, step]))
+        if isinstance(target, str):
+            links += 1
+            is_astray = target.startswith("/") or links > _MOST_LINKS
+            ahead += target.split("/")[::-1]
+        elif step == "..":
+            is_astray = not here
+            here = here[:-1]
+        elif step not in {"", "."}:
+            here.append(step)
+        if is_astray:
+            raise Denied(f"{name} is not read: it lies outside of the tarball, or links to itself")
+    member = table.get("/".join(here))
+    return member if isinstance(member, _Member) else None
 
 
 def open_files(url: str) -> Folder | Tarball:
