@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import random
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -267,6 +268,22 @@ class TestTarball:
         (tmp_path / "x.tar").write_bytes(header.tobuf() + b"{}".ljust(512, b"\0") + ending)
         opened = Tarball(tmp_path / "x.tar")
         assert opened.document(opened.root).body == b"{}"
+        opened.close()
+
+    @pytest.mark.parametrize("form", ["gnu", "pax"])
+    def test_a_sparse_file_is_passed_over(self, tmp_path, folder, form):
+        """It is stored without its holes: read where it lies, it would have others' bytes."""
+        with (folder / "sparse").open("wb") as file:
+            file.truncate(1 << 20)
+            file.seek(1 << 19)
+            file.write(b"x")
+        path = tmp_path / "x.tar"
+        command = ["tar", f"--format={form}", "-cSf", path, "-C", folder, "."]
+        subprocess.run(command, check=True)
+        opened = Tarball(path)
+        assert opened.document(opened.root).body == b"{}"
+        with pytest.raises(NotFound):
+            opened.range(f"{path.as_uri()}/sparse", 0, 1)
         opened.close()
 
     def test_one_that_is_replaced_is_read_to_its_end(self, tmp_path, folder):

@@ -6,6 +6,7 @@ where its links lead: hard ones to another name's bytes, symbolic ones as in a f
 *Threading.* Any thread; the file stays open, so that one that is replaced is read to its end.
 """
 
+import logging
 import os
 import posixpath
 import tarfile
@@ -22,6 +23,7 @@ from mlhubfs.transport.gunzip import Gunzip
 from mlhubfs.transport.local import ROOTS, Folder, limited, path_of
 from mlhubfs.transport.ranges import Part
 
+_log = logging.getLogger("mlhubfs.transport")
 _MOST_LINKS = 40  # from one to the next, as in Linux
 
 
@@ -145,7 +147,10 @@ def _table(source: _Bytes, path: Path) -> dict[str, _Member | str]:
         with tarfile.open(fileobj=_Stream(source), mode="r:", tarinfo=TarHeader) as archive:
             while member := archive.next():
                 name = os.path.normpath(member.name)
-                if member.isreg():
+                if member.issparse():  # its bytes are in pieces, and are not those at its place
+                    _log.warning("passed over in %s: %s is a sparse file", path, name)
+                    table.pop(name, None)  # the last of a name counts
+                elif member.isreg():
                     table[name] = _Member(member.offset_data, member.size, member.mtime)
                 elif member.issym():
                     table[name] = member.linkname
