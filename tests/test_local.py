@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlhubfs.errors import BadAnswer, Changed, Denied, NotFound, Offline
+from mlhubfs.errors import BadAnswer, Changed, ConfigError, Denied, NotFound, Offline
 from mlhubfs.transport import gunzip
 from mlhubfs.transport.client import Transport
 from mlhubfs.transport.gunzip import Gunzip
 from mlhubfs.transport.local import Folder
-from mlhubfs.transport.tarball import Tarball, open_files
+from mlhubfs.transport.tarball import Tarball, is_tarball, open_files
 
 DATA = random.Random(7).randbytes(5 << 18) * 3  # noisy, so that it does not pack to nothing
 
@@ -361,6 +361,21 @@ class TestTransport:
         for ask in (transport.get_document, lambda url: transport.get_range(url, 0, 1)):
             with pytest.raises(Denied, match="a file of this machine"):
                 ask((folder / "catalog.json").as_uri())
+
+    @pytest.mark.parametrize("name", ["x.tar.xz", "x.TAR.BZ2", "x.tar.zst", "x.zip"])
+    def test_another_archive_is_told(self, tmp_path, name):
+        """With what is read instead."""
+        (tmp_path / name).write_bytes(b"packed")
+        told = rf"^{name} is an archive .* \.tar and \.tar\.gz are$"
+        with pytest.raises(ConfigError, match=told):
+            open_files((tmp_path / name).as_uri())
+        with pytest.raises(ConfigError, match=told):
+            is_tarball(f"https://h.invalid/{name}?key=1")
+
+    def test_a_folder_may_be_called_like_one(self, folder):
+        """As `unzip -d` may have called it."""
+        folder = folder.rename(folder.with_name("x.zip"))
+        assert open_files(folder.as_uri()).root.endswith("/x.zip/catalog.json")
 
     def test_nothing_there_is_told(self, tmp_path):
         """With the path."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from mlhubfs.errors import BadAnswer, Changed, Denied, NotFound
+from mlhubfs.errors import BadAnswer, Changed, ConfigError, Denied, NotFound
 from mlhubfs.tarheader import TarHeader
 from mlhubfs.transport.document import Document
 from mlhubfs.transport.gunzip import Gunzip
@@ -24,6 +24,9 @@ from mlhubfs.transport.local import ROOTS, Folder, limited, path_of
 from mlhubfs.transport.ranges import Part
 
 _log = logging.getLogger("mlhubfs.transport")
+_FOREIGN = tuple(
+    ".tar.xz .txz .tar.bz2 .tbz .tbz2 .tar.zst .tzst .tar.lz .tar.lz4 .tar.z .zip .7z .rar".split()
+)
 _MOST_LINKS = 40  # from one to the next, as in Linux
 
 
@@ -192,7 +195,7 @@ def _follow(table: Mapping[str, _Member | str], name: str) -> _Member | None:
 def open_files(url: str) -> Folder | Tarball:
     """Return the files of the catalog at a `file:` URL: a folder, a document in one, a tarball.
 
-    Raises NotFound and BadAnswer.
+    Raises NotFound, BadAnswer and ConfigError.
     """
     path = Path(path_of(url))
     if not path.exists():
@@ -201,5 +204,9 @@ def open_files(url: str) -> Folder | Tarball:
 
 
 def is_tarball(url: str) -> bool:
-    """Say whether a URL names a tarball."""
-    return urlsplit(url).path.endswith((".tar.gz", ".tgz", ".tar"))
+    """Say whether a URL names a tarball; raises ConfigError for an archive that is not read."""
+    path = urlsplit(url).path
+    if path.lower().endswith(_FOREIGN):
+        name = posixpath.basename(path)
+        raise ConfigError(f"{name} is an archive of a kind that is not read: .tar and .tar.gz are")
+    return path.endswith((".tar.gz", ".tgz", ".tar"))
