@@ -183,6 +183,15 @@ class TestFolder:
         with pytest.raises(NotFound):
             Folder(folder).document((folder / "pipe").as_uri())
 
+    def test_a_link_to_a_pipe_is_denied(self, folder):
+        """It lies in no folder at all."""
+        reader, writer = os.pipe()
+        (folder / "link").symlink_to(f"/proc/self/fd/{reader}")
+        with pytest.raises(Denied, match="outside"):
+            Folder(folder).document((folder / "link").as_uri())
+        os.close(reader)
+        os.close(writer)
+
     def test_another_version_has_another_validator(self, folder):
         """So that an open file is not mixed of two."""
         path = folder / "catalog.json"
@@ -371,6 +380,12 @@ class TestTransport:
             open_files((tmp_path / name).as_uri())
         with pytest.raises(ConfigError, match=told):
             is_tarball(f"https://h.invalid/{name}?key=1")
+
+    def test_a_pipe_is_told(self, tmp_path):
+        """As a shell's `<(...)` gives one."""
+        os.mkfifo(tmp_path / "x.tar")
+        with pytest.raises(NotFound, match="is a pipe or a device: give a file"):
+            open_files((tmp_path / "x.tar").as_uri())
 
     def test_a_folder_may_be_called_like_one(self, folder):
         """As `unzip -d` may have called it."""

@@ -86,8 +86,8 @@ class Folder:
         except (OSError, ValueError) as error:
             raise Denied(f"{path} cannot be read: {error}") from None
         # Not the path that was asked for, but what was opened by it: links may have changed.
-        there = os.fspath(Path(f"/proc/self/fd/{descriptor}").readlink())
-        is_inside = os.path.commonpath((self._root, there)) == self._root
+        there = Path(f"/proc/self/fd/{descriptor}").readlink()  # or "pipe:[4711]"
+        is_inside = there.is_relative_to(self._root)
         if is_inside and stat.S_ISREG(os.fstat(descriptor).st_mode):
             return descriptor
         os.close(descriptor)

@@ -200,7 +200,11 @@ def open_files(url: str) -> Folder | Tarball:
     path = Path(path_of(url))
     if not path.exists():
         raise NotFound(f"there is nothing at {path}")
-    return Tarball(path) if path.is_file() and is_tarball(url) else Folder(path)
+    if path.is_dir():
+        return Folder(path)
+    if not path.is_file():
+        raise NotFound(f"{path} is a pipe or a device: give a file, or a folder")
+    return Tarball(path) if is_tarball(url) else Folder(path)
 
 
 def is_tarball(url: str) -> bool:
