@@ -148,6 +148,13 @@ class TestMirror:
         document = json.dumps(stac_collection("c", mirrored(**other))).encode()
         assert mirror.mirror_of(parse_collection(document, 0.0)) is None
 
+    def test_the_other_assets_may_be_anything(self):
+        """They are no matter of it."""
+        document = {**stac_collection("c"), "assets": {"odd": ["x"], **mirrored()}}
+        found = mirror.mirror_of(parse_collection(json.dumps(document).encode(), 0.0))
+        assert found
+        assert found.key == "items"
+
     def test_its_href_may_be_relative(self, host, rooms, serve):
         """To the collection, as those of its other assets."""
         serve("abcdefgh", "abcdefgh", assets=mirrored("../../store/items.parquet"))

@@ -115,6 +115,16 @@ def test_an_asset_without_a_usable_link_has_an_empty_one_and_the_others_stay():
     assert {one.key: one.href for one in item.assets} == dict.fromkeys(assets, "") | usable
 
 
+@pytest.mark.parametrize("odd", [[], ["href"], "a.tif", 5, 10**40, 0.5, True, None])
+def test_an_asset_that_is_no_object_is_passed_over(odd):
+    """The others are files, of an item and of a collection."""
+    assets = {"a": {"href": "https://h/a"}, "odd": odd, "z": {"href": "https://h/z"}}
+    item = parse_item(encoded({"id": "i", "assets": assets}), 0.0)
+    collection = parse_collection(encoded({"id": "c", "assets": assets}), 0.0)
+    for value in (item, collection):
+        assert [one.key for one in value.assets] == ["a", "z"]
+
+
 @pytest.mark.parametrize(
     ("size", "known"),
     [(0, 0), (5, 5), ((1 << 63) - 1, (1 << 63) - 1), (1 << 63, None), (-1, None), (1.5, None),

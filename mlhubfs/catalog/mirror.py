@@ -43,12 +43,8 @@ _LIMIT = 4 << 30  # bytes: 590,326 items have 30 MB
 _TOUCHED_SECONDS = 5.0
 
 
-class _Asset(msgspec.Struct):
-    roles: Any = None
-
-
 class _Assets(msgspec.Struct):
-    assets: dict[str, _Asset | None]
+    assets: dict[str, Any]
 
 
 class Mirror:
@@ -188,8 +184,9 @@ def _type_of(asset: Asset) -> str:
     return (asset.media_type or "").partition(";")[0].strip()
 
 
-def _is_mirror(asset: _Asset | None) -> bool:
-    return asset is not None and isinstance(asset.roles, list) and _ROLE in asset.roles
+def _is_mirror(asset: dict[str, Any]) -> bool:
+    roles = asset.get("roles")
+    return isinstance(roles, list) and _ROLE in roles
 
 
 def _url_of(asset: Asset) -> str:

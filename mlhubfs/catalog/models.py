@@ -172,6 +172,10 @@ class _RawAsset(msgspec.Struct):
     refs: Any = msgspec.field(default=None, name="storage:refs")
 
 
+# What is no object is passed over; told apart while it is decoded, which costs the others nothing.
+_RawAssets = dict[str, _RawAsset | list[Any] | str | float | bool | None]
+
+
 class _RawProperties(msgspec.Struct):
     datetime: Any = None
     start_datetime: Any = None
@@ -184,7 +188,7 @@ class _RawItemProperties(_RawProperties):
 class _RawItem(msgspec.Struct):
     id: str
     properties: _RawItemProperties | None = None
-    assets: dict[str, _RawAsset | None] | None = None
+    assets: _RawAssets | None = None
 
 
 class _RawListed(msgspec.Struct):
@@ -198,7 +202,7 @@ class _RawCollection(msgspec.Struct):
     type: Any = None
     extent: Any = None
     links: msgspec.Raw = msgspec.Raw(b"null")
-    assets: dict[str, _RawAsset | None] | None = None
+    assets: _RawAssets | None = None
     schemes: Any = msgspec.field(default=None, name="storage:schemes")
     account: Any = msgspec.field(default=None, name="msft:storage_account")
 
@@ -367,9 +371,7 @@ def each(raws: Iterable[Json], parse: Callable[[Any], T]) -> Iterator[T]:
             _log.warning("passed over in a listing: %s", error)
 
 
-def _assets(
-    raw: dict[str, _RawAsset | None] | None, schemes: Any, account: str | None = None
-) -> tuple[Asset, ...]:
+def _assets(raw: _RawAssets | None, schemes: Any, account: str | None = None) -> tuple[Asset, ...]:
     return tuple(
         Asset(
             key,
@@ -381,7 +383,7 @@ def _assets(
             _account(one, schemes) or account,
         )
         for key, one in (raw or {}).items()
-        if one
+        if isinstance(one, _RawAsset)
     )
 
 
