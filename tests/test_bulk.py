@@ -80,6 +80,15 @@ class TestTar:
         with pytest.raises(BadAnswer, match="damaged"):
             unpack(gzip.compress(data))
 
+    def test_a_negative_size_is_an_error(self):
+        """It would lead back to its own header, for ever."""
+        header = bytearray(tarfile.TarInfo("d/c/a/a.json").tobuf())
+        header[124:136] = b"-0000001000\0"
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        with pytest.raises(BadAnswer, match="damaged"):
+            unpack(gzip.compress(header + bytes(1024)), lambda _: False)
+
     def test_a_huge_member_is_passed_over(self):
         """Whatever it is, it is no item; it is not held in memory either."""
         packed = tar({"a": bytes(MOST_BYTES + 1), "b": b"1"})

@@ -116,9 +116,12 @@ def _number(header: bytes, field: slice) -> int:
     if text[0] & 0x80:  # GNU, for more than 8 GiB
         return int.from_bytes(text[1:], "big")
     try:
-        return int(text.rstrip(b" \0") or b"0", 8)
+        number = int(text.rstrip(b" \0") or b"0", 8)
     except ValueError:
-        raise BadAnswer("the catalog file is no tar archive, or damaged") from None
+        number = -1
+    if number < 0:  # it would lead back, for ever
+        raise BadAnswer("the catalog file is no tar archive, or damaged")
+    return number
 
 
 def _name(header: bytes) -> bytes:
