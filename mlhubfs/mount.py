@@ -114,7 +114,7 @@ def _serve(
 def _opened(
     sources: Mapping[str, Config], workers: Workers, interrupted: Callable[[], bool]
 ) -> Iterator[dict[str, Served]]:
-    """Open each source; what the mount may take of memory is shared out.
+    """Open the sources side by side; what the mount may take of memory is shared out.
 
     Of several, those whose servers cannot be reached may come later, but not all of them.
     """
@@ -124,8 +124,9 @@ def _opened(
             share = replace(one, memory=one.memory // len(sources))
             served[name] = Served(name, share, workers, interrupted)
             ending.callback(served[name].close)
+        for grown in [workers.begin(one.grow) for one in served.values()]:
             try:
-                served[name].grow()
+                grown()
             except Unavailable as error:
                 _log.warning("%s", error)
         failures = [one.failure for one in served.values() if one.failure]

@@ -10,7 +10,7 @@ import urllib.parse
 import pytest
 from commands import User, refused
 from faulty import Asset, FaultyServer, Reply
-from mounted import fails, names, need_fuse
+from mounted import SECONDS, fails, names, need_fuse
 from rooms import answer, asked, stac_collection, stac_item
 
 from mlhubfs.cli.sources import from_file, from_words
@@ -254,6 +254,23 @@ def test_a_source_that_was_down_is_not_asked_at_every_look(two, tmp_path):
             served.grow()
         assert (asked(two[0]), served.tree) == ([], None)
         served.close()
+
+
+def test_sources_are_opened_side_by_side(user, two):
+    """One that hangs keeps no other waiting: both are asked before either has answered."""
+    need_fuse("fuse3")
+    release = two[0].hold()
+    roots = [static(host, name) for host, name in zip(two, "xy", strict=True)]
+    for host, name in zip(two, "xy", strict=True):
+        host.on("/collection.json", answer(stac_collection(name), hold=release))
+    where = user.folder / "mount"
+    words = [f"{name}={root}" for name, root in zip("ab", roots, strict=True)]
+    with user.running("mount", *words, where) as process:
+        for host in two:
+            host.wait_for("/collection.json")
+        release.set()
+        assert process.wait(SECONDS) == 0
+    assert user.run("umount", where).code == 0
 
 
 def test_sources_that_are_all_down_are_not_mounted(user, two):
