@@ -13,7 +13,7 @@ from pathlib import Path
 from mlhubfs import daemon, mountpoint, status
 from mlhubfs.config import Config
 from mlhubfs.content.memory import keep_freed
-from mlhubfs.errors import TimedOut, Unavailable
+from mlhubfs.errors import MlhubfsError, TimedOut
 from mlhubfs.fuse.binding import choose
 from mlhubfs.fuse.operations import Operations
 from mlhubfs.served import Served
@@ -83,7 +83,7 @@ def _serve(
         mountpoint.held(where, title(sources)),
         contextlib.closing(Workers(interrupted=gives_up)) as workers,
         contextlib.ExitStack() as ending,
-        _opened(sources, workers, gives_up) as served,
+        opened(sources, workers, gives_up) as served,
     ):
         notices = tuple(_notices(served))
         ending.callback(at_end)
@@ -111,12 +111,12 @@ def _serve(
 
 
 @contextlib.contextmanager
-def _opened(
+def opened(
     sources: Mapping[str, Config], workers: Workers, interrupted: Callable[[], bool]
 ) -> Iterator[dict[str, Served]]:
     """Open the sources side by side; what the mount may take of memory is shared out.
 
-    Of several, those whose servers cannot be reached may come later, but not all of them.
+    Of several, those whose servers fail may come later, but not all of them.
     """
     with contextlib.ExitStack() as ending:
         served: dict[str, Served] = {}
@@ -124,10 +124,13 @@ def _opened(
             share = replace(one, memory=one.memory // len(sources))
             served[name] = Served(name, share, workers, interrupted)
             ending.callback(served[name].close)
-        for grown in [workers.begin(one.grow) for one in served.values()]:
+        growing = {name: workers.begin(one.grow) for name, one in served.items()}
+        for name, grown in growing.items():
             try:
                 grown()
-            except Unavailable as error:
+            except MlhubfsError as error:
+                if not served[name].may_come:
+                    raise
                 _log.warning("%s", error)
         failures = [one.failure for one in served.values() if one.failure]
         if len(failures) == len(served):

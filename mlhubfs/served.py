@@ -13,8 +13,17 @@ import time
 from collections.abc import Callable
 
 from mlhubfs.config import Config
-from mlhubfs.errors import Interrupted, MlhubfsError
+from mlhubfs.errors import (
+    BadAnswer,
+    Changed,
+    Denied,
+    Interrupted,
+    MlhubfsError,
+    NotFound,
+    Unavailable,
+)
 from mlhubfs.session import Session, open_session
+from mlhubfs.transport.local import is_local
 from mlhubfs.transport.workers import Workers
 from mlhubfs.tree.root import Tree
 
@@ -45,6 +54,12 @@ class Served:
         """Its tree, once it is open."""
         return self.session.tree if self.session else None
 
+    @property
+    def may_come(self) -> bool:
+        """Whether its server, and nothing on this machine, keeps it from being opened."""
+        is_elsewhere = not is_local(self.config.source)
+        return is_elsewhere and isinstance(self.failure, (Unavailable, Denied, BadAnswer))
+
     def grow(self) -> Tree:
         """Return its tree; raises what keeps it from being opened."""
         return self.tree or self._workers.once(self._name, self._open).tree
@@ -64,7 +79,10 @@ class Served:
         try:
             self.session = self._enter()
         except MlhubfsError as error:
-            self.failure = type(error)(f"{self._name}: {error}" if self._name else str(error))
+            # ENOENT and ESTALE would say that the directory is not there, or no longer; and the
+            # kernel would remember it of the names below.
+            kind = Unavailable if isinstance(error, (NotFound, Changed)) else type(error)
+            self.failure = kind(f"{self._name}: {error}" if self._name else str(error))
             self._again = time.monotonic() + min(_AGAIN_SECONDS, self.config.negative_ttl)
             raise self.failure from error
         if self.failure:

@@ -11,14 +11,16 @@ import pytest
 from commands import User, refused
 from faulty import Asset, FaultyServer, Reply
 from mounted import SECONDS, fails, names, need_fuse
-from rooms import answer, asked, stac_collection, stac_item
+from rooms import answer, asked, mlhub, stac_collection, stac_item
 
 from mlhubfs.cli.sources import from_file, from_words
 from mlhubfs.config import Permission
-from mlhubfs.errors import ConfigError, Unavailable
+from mlhubfs.errors import BadAnswer, ConfigError, Denied, Unavailable
+from mlhubfs.mount import opened
 from mlhubfs.served import Served
 from mlhubfs.transport.client import Transport
 from mlhubfs.transport.workers import Workers
+from mlhubfs.tree.forest import Forest
 
 HEADER = "HEADER-1c7e"
 TOKEN = "TOKEN a&b"
@@ -212,8 +214,8 @@ def test_each_source_is_a_directory(tmp_path, binding, two):
 
 
 @pytest.mark.promise(
-    "Of several sources, one whose server cannot be reached is a directory that fails to be "
-    "listed, until the server is there."
+    "Of several sources, one whose server is down, refuses the key or answers with something else "
+    "is a directory that fails to be listed, until it can be opened."
 )
 def test_a_source_that_is_down_comes_when_its_server_does(user, two):
     """The others are mounted; the notice, the log and `status` name it and say why."""
@@ -283,7 +285,34 @@ def test_sources_that_are_all_down_are_not_mounted(user, two):
     refused(user.run("mount", *words, where, "-o", "timeout=1"), "a: ")
 
 
-def test_a_source_that_is_wrong_is_told_at_once(user, two):
-    """What waiting does not mend keeps the mount from being made."""
-    words = [f"a={static(two[0], 'x')}", f"b={two[1].url}/none.json"]
-    refused(user.run("mount", *words, user.folder / "mount"), "b: ", "404")
+def test_a_local_source_that_is_wrong_is_told_at_once(user, two):
+    """What is to be mended on this machine keeps the mount from being made."""
+    words = [f"a={static(two[0], 'x')}", f"b=file://{user.folder}/none.json"]
+    refused(user.run("mount", *words, user.folder / "mount"), "b: ", "none.json")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(404),
+        Reply(401),
+        Reply(200, {"Content-Type": "text/html"}, b"<html>Back soon</html>"),
+        Reply(200, {"Content-Type": "application/json"}),
+    ],
+    ids=["404", "401", "a web page", "nothing"],
+)
+@pytest.mark.parametrize("path", ["/collection.json", "/v1"])
+def test_a_source_that_answers_something_else_may_come(two, tmp_path, path, reply):
+    """The others are there, and it comes when its server answers as it should."""
+    for below in ("", "/datasets", "/collections"):
+        two[1].on(f"{path}{below}", reply)
+    words = (f"a={static(two[0], 'x')}", f"b={two[1].url}{path}")
+    sources = from_words(words, (f"negative_ttl=0,cache_dir={tmp_path}",))
+    with contextlib.closing(Workers()) as workers, opened(sources, workers, bool) as served:
+        assert served["a"].tree
+        forest = Forest(served)
+        with pytest.raises((Unavailable, Denied, BadAnswer), match=r"^b: "):
+            forest.node("/b/one")
+        static(two[1], "y")
+        mlhub(two[1], {})
+        assert list(forest.directory("/b").children()(0))
