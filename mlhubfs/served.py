@@ -1,7 +1,7 @@
 """One source of a mount: its session, opened with the mount or when its server is there.
 
 Owns when a source that could not be opened is tried again: when somebody looks into its directory,
-and not sooner than `_AGAIN_SECONDS` after the last try, whose failure is the answer until then.
+and not sooner than some seconds after the last try, whose failure is the answer until then.
 
 *Threading.* Any thread. A flight of the workers opens it, so that who waits for it can be let go.
 """
@@ -15,11 +15,13 @@ from collections.abc import Callable
 from mlhubfs.config import Config
 from mlhubfs.errors import (
     BadAnswer,
+    Busy,
     Changed,
     Denied,
     Interrupted,
     MlhubfsError,
     NotFound,
+    TimedOut,
     Unavailable,
 )
 from mlhubfs.session import Session, open_session
@@ -28,14 +30,21 @@ from mlhubfs.transport.workers import Workers
 from mlhubfs.tree.root import Tree
 
 _log = logging.getLogger("mlhubfs")
-_AGAIN_SECONDS = 15.0  # or `negative_ttl`, if that is less
+_AGAIN_SECONDS = 2.0  # or `negative_ttl`, if that is less
+_HANGING_SECONDS = 15.0  # likewise; a look that asks a server that hangs waits for its deadline
 
 
 class Served:
     """The source of `config`, called `name`; `interrupted` as for `open_session`."""
 
     def __init__(
-        self, name: str, config: Config, workers: Workers, interrupted: Callable[[], bool]
+        self,
+        name: str,
+        config: Config,
+        workers: Workers,
+        interrupted: Callable[[], bool],
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
         self.session: Session | None = None
@@ -45,6 +54,7 @@ class Served:
         self._name = name
         self._workers = workers
         self._interrupted = interrupted
+        self._clock = clock
         self._again = 0.0
         self._lock = threading.Lock()
         self._ending: contextlib.ExitStack | None = contextlib.ExitStack()
@@ -74,7 +84,7 @@ class Served:
     def _open(self) -> Session:
         if self.session:
             return self.session
-        if self.failure and time.monotonic() < self._again:
+        if self.failure and self._clock() < self._again:
             raise type(self.failure)(str(self.failure))
         try:
             self.session = self._enter()
@@ -83,7 +93,9 @@ class Served:
             # kernel would remember it of the names below.
             kind = Unavailable if isinstance(error, (NotFound, Changed)) else type(error)
             self.failure = kind(f"{self._name}: {error}" if self._name else str(error))
-            self._again = time.monotonic() + min(_AGAIN_SECONDS, self.config.negative_ttl)
+            hangs = isinstance(error, (TimedOut, Busy))
+            seconds = _HANGING_SECONDS if hangs else _AGAIN_SECONDS
+            self._again = self._clock() + min(seconds, self.config.negative_ttl)
             raise self.failure from error
         if self.failure:
             _log.warning("%s is there now", self._name)

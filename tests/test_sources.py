@@ -15,7 +15,7 @@ from rooms import answer, asked, mlhub, stac_collection, stac_item
 
 from mlhubfs.cli.sources import from_file, from_words
 from mlhubfs.config import Permission
-from mlhubfs.errors import BadAnswer, ConfigError, Denied, Unavailable
+from mlhubfs.errors import BadAnswer, ConfigError, Denied, TimedOut, Unavailable
 from mlhubfs.mount import opened
 from mlhubfs.served import Served
 from mlhubfs.transport.client import Transport
@@ -242,20 +242,26 @@ def test_a_source_that_is_down_comes_when_its_server_does(user, two):
         assert user.run("umount", where).code == 0
 
 
-def test_a_source_that_was_down_is_not_asked_at_every_look(two, tmp_path):
-    """For a while the last failure is the answer, at once."""
-    two[0].on("/collection.json", Reply(503))
+@pytest.mark.parametrize(
+    ("hangs", "kind", "seconds"), [(False, Unavailable, 2), (True, TimedOut, 15)]
+)
+def test_a_source_that_was_down_is_not_asked_at_every_look(two, tmp_path, hangs, kind, seconds):
+    """For two seconds the last failure is the answer, at once; for longer where a server hangs."""
+    two[0].on("/collection.json", Reply(404, hold=two[0].hold() if hangs else None))
     texts = (f"timeout=1,cache_dir={tmp_path}",)
     config = from_words((f"a={two[0].url}/collection.json",), texts)["a"]
+    now = 100.0
     with contextlib.closing(Workers()) as workers:
-        served = Served("a", config, workers, lambda: False)
-        with pytest.raises(Unavailable, match=r"^a: .*503"):
-            served.grow()
-        asked(two[0])
-        with pytest.raises(Unavailable, match=r"^a: .*503"):
-            served.grow()
-        assert (asked(two[0]), served.tree) == ([], None)
-        served.close()
+        served = Served("a", config, workers, bool, clock=lambda: now)
+        with contextlib.closing(served):
+            for later in (0, seconds - 0.1):
+                now = 100.0 + later
+                with pytest.raises(kind, match=r"^a: "):
+                    served.grow()
+            assert (len(asked(two[0])), served.tree) == (1, None)
+            static(two[0], "x")
+            now = 100.0 + seconds
+            assert served.grow() is served.tree
 
 
 def test_sources_are_opened_side_by_side(user, two):
