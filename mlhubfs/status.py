@@ -108,10 +108,10 @@ def ask(where: Path, *, seconds: float = _SECONDS) -> Report:
 def mounts(where: Path | None = None) -> Iterator[Report]:
     """Yield what the daemon of `where` tells, else all daemons; `problem` says why one does not.
 
-    Raises MountError for `where`.
+    `where` is a mount point or inside of one. Raises MountError for it.
     """
     if where is not None:
-        yield {**ask(where, seconds=_LOOK_SECONDS), "problem": None}
+        yield {**ask(_mountpoint_of(where), seconds=_LOOK_SECONDS), "problem": None}
         return
     for one in mountpoint.daemons():
         try:
@@ -126,6 +126,12 @@ def mounts(where: Path | None = None) -> Iterator[Report]:
                 "process": one.process if one.is_running else None,
                 "problem": problem,
             }
+
+
+def _mountpoint_of(where: Path) -> Path:
+    """Return the mount point that `where` is in; one itself is not looked at, for it may hang."""
+    place = None if mountpoint.socket_path(where).exists() else mountpoint.place_of(where)
+    return Path(place[0].path) if place else where
 
 
 def _answer(listening: socket.socket, report: Callable[[], Report]) -> None:

@@ -283,6 +283,12 @@ class TestStatus:
         """With the reason."""
         refused(user.run("status", tmp_path), "no mlhubfs of yours serves")
 
+    def test_a_path_inside_of_a_mount_will_do(self, server, mounted):
+        """It is that mount that is told of."""
+        with mounted(server.root_url) as mount:
+            inside = mount.command("status", mount.path / "large" / "many")
+            assert inside == mount.command("status", mount.path)
+
     def test_a_mount_point_with_a_long_name(self, server, user, tmp_path):
         """Sockets have short names only; mount points and homes do not."""
         where = tmp_path / ("d" * 120) / ("e" * 120)

@@ -53,6 +53,7 @@ def index(source: str, collections: tuple[str, ...], texts: tuple[str, ...]) -> 
 def status(where: Path | None, *, as_json: bool) -> None:
     """Show what the daemon of MOUNTPOINT has and did; without one, all mounts and what is on disk.
 
+    A path inside of a mount will do.
     Collections: known items, complete or not, and how long ago that was last found to be so.
     """
     folder = settings.load({**os.environ, "MLHUB_PROFILE": settings.ANONYMOUS}).cache_dir
