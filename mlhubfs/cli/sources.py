@@ -7,7 +7,7 @@ default profile is sent to one of several, but the key of the `profile` that it 
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,14 @@ from mlhubfs.config import ANONYMOUS, Config, Permission
 from mlhubfs.errors import ConfigError
 
 _NAMED = re.compile(r"([A-Za-z0-9_][\w.-]*)=(.+)", re.ASCII | re.DOTALL)
-_OWN = frozenset({"root", "headers", "query", "hosts", "profile", "api_key_file"})
+_HOST = re.compile(r"([\w.-]*\w|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_SENT = {
+    # RFC 9110, 5.6.2 and 5.5; of bytes beyond ASCII no two servers think the same.
+    "headers": (r"[\w!#$%&'*+.^`|~-]+", r"[!-~]([ -~]*[!-~])?", "of ASCII, without blanks around"),
+    "query": (r".+", r".+", "not empty"),
+}
+"""What can be sent to a host: what its name and its text are like, and the latter in words."""
+_OWN = frozenset({"root", *_SENT, "hosts", "profile", "api_key_file"})
 
 
 def default_file() -> Path:
@@ -83,16 +90,34 @@ def _load(name: str, table: Mapping[str, Any], texts: tuple[str, ...]) -> Config
 
 
 def _permissions(config: Config, table: Mapping[str, Any]) -> tuple[Permission, ...]:
-    own = {key: table[key] for key in ("headers", "query") if key in table}
-    hosts = {settings.netloc(config.source): own, **_dict(table.get("hosts", {}), "hosts")}
-    found = []
-    for host, one in hosts.items():
-        headers, query = (_dict(_dict(one, host).get(key, {}), key) for key in ("headers", "query"))
-        texts = [*headers.values(), *query.values(), *headers, *query]
-        if not all(isinstance(text, str) and text.isprintable() and text for text in texts):
-            raise ConfigError(f'headers and query for {host} are names and texts: NAME = "TEXT"')
-        found.append(Permission(host.lower(), tuple(headers.items()), tuple(query.items())))
-    return tuple(found)
+    hosts = list(_dict(table.get("hosts", {}), "hosts").items())
+    own = {key: table[key] for key in _SENT if key in table}
+    if own:
+        hosts.insert(0, (settings.netloc(config.source), own))
+    found = {host.lower(): _permission(host, one) for host, one in hosts}
+    if len(found) < len(hosts):
+        raise ConfigError("a host stands twice: write its headers and query in one place")
+    return tuple(found.values())
+
+
+def _permission(host: str, table: Any) -> Permission:
+    if not _HOST.fullmatch(host):
+        raise ConfigError(f"{host!r} is no host to send anything to: give HOST or HOST:PORT")
+    unknown = sorted(_dict(table, host).keys() - _SENT)
+    if unknown:
+        raise ConfigError(f"unknown settings for {host}: {unknown}: it takes {' and '.join(_SENT)}")
+    headers, query = (tuple(_pairs(table, key, host)) for key in _SENT)
+    return Permission(host.lower(), headers, query)
+
+
+def _pairs(table: Mapping[str, Any], key: str, host: str) -> Iterator[tuple[str, str]]:
+    name_like, text_like, words = _SENT[key]
+    for name, text in _dict(table.get(key, {}), key).items():
+        if not re.fullmatch(name_like, name, re.ASCII):
+            raise ConfigError(f"{key} for {host}: {name!r} is no name that can be sent")
+        if not (isinstance(text, str) and re.fullmatch(text_like, text)):
+            raise ConfigError(f"{key} for {host}: {name} is no text: one line, {words}")
+        yield name, text
 
 
 def _dict(value: Any, what: str) -> Mapping[str, Any]:
