@@ -94,7 +94,7 @@ class Permission(NamedTuple):
     """What is sent to one host and to no other, over https, or within this machine."""
 
     host: str
-    """With a port where that is not https's, or http's of a URL with that."""
+    """With a port, but that it may lack the URL's scheme's own."""
     headers: tuple[tuple[str, str], ...] = ()
     query: tuple[tuple[str, str], ...] = ()
 

@@ -85,7 +85,7 @@ def _serve(
         contextlib.ExitStack() as ending,
         opened(sources, workers, gives_up) as served,
     ):
-        notices = tuple(_notices(served))
+        notices = tuple(told for one in served.values() for told in one.notices())
         ending.callback(at_end)
         ending.enter_context(status.answering(where, lambda: _report(served, sources, where)))
         operations = Operations(
@@ -136,14 +136,6 @@ def opened(
         if len(failures) == len(served):
             raise failures[0]
         yield served
-
-
-def _notices(served: Mapping[str, Served]) -> Iterator[str]:
-    for name, one in served.items():
-        if one.session:
-            yield from one.session.notices
-        if one.failure:
-            yield f"{one.failure}; it is tried again when {name} is looked into"
 
 
 def _report(

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from mlhubfs.config import Config
 from mlhubfs.errors import (
@@ -26,6 +26,8 @@ from mlhubfs.errors import (
 )
 from mlhubfs.session import Session, open_session
 from mlhubfs.transport.local import is_local
+from mlhubfs.transport.origin import origin
+from mlhubfs.transport.session import withheld
 from mlhubfs.transport.workers import Workers
 from mlhubfs.tree.root import Tree
 
@@ -73,6 +75,17 @@ class Served:
     def grow(self) -> Tree:
         """Return its tree; raises what keeps it from being opened."""
         return self.tree or self._workers.once(self._name, self._open).tree
+
+    def notices(self) -> Iterator[str]:
+        """Yield what is not as it should be with it."""
+        source = self.config.source
+        told = None if is_local(source) else withheld(origin(source), self.config.permissions)
+        if told:
+            yield f"{self._name}: {told}"
+        if self.session:
+            yield from self.session.notices
+        if self.failure:
+            yield f"{self.failure}; it is tried again when {self._name} is looked into"
 
     def close(self) -> None:
         """Close its session, also one that is just being opened."""

@@ -19,6 +19,7 @@ from mlhubfs.errors import BadAnswer, ConfigError, Denied, TimedOut, Unavailable
 from mlhubfs.mount import opened
 from mlhubfs.served import Served
 from mlhubfs.transport.client import Transport
+from mlhubfs.transport.session import Session
 from mlhubfs.transport.workers import Workers
 from mlhubfs.tree.forest import Forest
 
@@ -183,8 +184,49 @@ def test_what_is_for_a_host_goes_there_only(two, monkeypatch, caplog):
     ]  # fmt: skip
     assert [request.headers.get("x-token") for request in one.requests] == [HEADER, HEADER]
     assert [(r.query, r.headers.get("x-token")) for r in other.requests] == [("", None)] * 2
+    assert caplog.text.count("query for plain.example.org are not sent over plain http") == 1
     assert HEADER not in caplog.text
     assert "TOKEN" not in caplog.text
+
+
+def test_what_is_not_sent_to_a_source_is_told(user, two):
+    """Over plain http to another machine: which setting, not its value, by notice and log."""
+    need_fuse("fuse3")
+    two[0].on("http://plain.example.org/collection.json", answer(stac_collection("x")))
+    (user.folder / "sources.toml").write_text(
+        "[a]\nroot = 'http://plain.example.org/collection.json'\n"
+        f"headers = {{X-Token = '{HEADER}'}}\nquery = {{token = '{HEADER}'}}"
+    )
+    where = user.folder / "mount"
+    words = ("mount", "--config", "sources.toml", where)
+    done = user.run(*words, http_proxy=two[0].url)
+    assert done.code == 0, done
+    assert user.run("umount", where).code == 0
+    log = next(user.logs.glob("*.log")).read_text()
+    told = "headers and query for plain.example.org are not sent over plain http: use https"
+    assert f"mlhubfs: a: {told}\n" in done.err
+    assert re.search(f"WARNING .*{told}\n", log)
+    assert HEADER not in done.err + log
+
+
+@pytest.mark.parametrize(
+    ("host", "url", "is_sent"),
+    [
+        ("h.org", "https://h.org/", True),
+        ("h.org:443", "https://h.org/", True),
+        ("h.org", "https://h.org:8443/", False),
+        ("h.org:8443", "https://h.org:8443/", True),
+        ("[::1]:80", "http://[::1]/", True),
+        ("localhost", "http://localhost:8811/", False),
+    ],
+)
+def test_a_host_without_a_port_is_at_the_usual_one(host, url, is_sent):
+    """What is at another port of it may be another's."""
+    session = Session(
+        root_url="https://root.example.org", api_key=None, ca_bundle=None, pool_size=1,
+        allow_private=False, permissions=[Permission(host, query=(("token", "T"),))],
+    )  # fmt: skip
+    assert session.with_query(url) == f"{url}{'?token=T' * is_sent}"
 
 
 def test_each_source_is_a_directory(tmp_path, binding, two):

@@ -353,7 +353,7 @@ class Transport:
         """Return what is to be asked for `url`; a signature crosses no network in the clear."""
         whose = origin(url)
         url = self._session.with_query(url)
-        if question.body is not None or not (whose.scheme == "https" or whose.loopback()):
+        if question.body is not None or not whose.confidential():
             return url
 
         def ask(service: str) -> bytes:

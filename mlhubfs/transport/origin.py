@@ -35,6 +35,10 @@ class Origin(NamedTuple):
         except ValueError:
             return False
 
+    def confidential(self) -> bool:
+        """Tell whether permissions may be sent there: nobody on the way can read them."""
+        return self.scheme == "https" or self.loopback()
+
 
 def origin(url: str) -> Origin:
     """Return the origin of an http or https URL; ValueError if `url` is none."""

@@ -4,7 +4,8 @@ Owns what is sent and the way there (proxy, certificates), for one hop; `client`
 and tries again.
 
 *Threading.* One `Session` serves any number of threads: nothing in it changes after it is made,
-except the pools, which urllib3 locks, and the routes, which come out the same whoever finds them.
+except the pools, which urllib3 locks, the routes, which come out the same whoever finds them, and
+the origins of which a warning was given, at worst twice.
 """
 
 import logging
@@ -26,6 +27,7 @@ from mlhubfs.transport.reach import Reach
 from mlhubfs.transport.watch import Admit, pools
 from mlhubfs.version import __version__
 
+_log = logging.getLogger("mlhubfs.transport")
 USER_AGENT = f"mlhubfs/{__version__} (+python-requests)"
 
 AZURE = {"x-ms-version": "2021-06-08"}
@@ -61,15 +63,16 @@ class Session:
         logging.getLogger("urllib3").setLevel(logging.CRITICAL)
         # A local catalog has no origin, and nobody who would ask for a key.
         self._root = None if is_local(root_url) else origin(root_url)
-        self._permissions = {one.host: one for one in permissions}
+        self._permissions = permissions
+        self._told: set[Origin] = set()
         self._reach = Reach(self._root, allows_private=allow_private)
         self._authorization: dict[str, str] = {}
         if self._root is None:
             pass
-        elif api_key and (self._root.scheme == "https" or self._root.loopback()):
+        elif api_key and self._root.confidential():
             self._authorization = {"Authorization": f"Bearer {api_key}"}
         elif api_key:
-            logging.getLogger("mlhubfs.transport").warning(
+            _log.warning(
                 "the API key is not sent to %s over plain http: use https", self._root.host
             )
         self._ca_bundle = ca_bundle
@@ -125,12 +128,13 @@ class Session:
         return f"{url}{'&' if '?' in url else '?'}{query}" if query else url
 
     def _permitted(self, target: Origin) -> Permission:
-        nothing = Permission("")
-        if not self._permissions or not (target.scheme == "https" or target.loopback()):
-            return nothing
-        host = f"[{target.host}]" if ":" in target.host else target.host
-        url = f"{target.scheme}://{host}:{target.port}"
-        return self._permissions.get(netloc(url), nothing)
+        told = withheld(target, self._permissions)
+        if told is None:
+            return _permission_of(target, self._permissions)
+        if target not in self._told:
+            self._told.add(target)
+            _log.warning("%s", told)
+        return Permission("")
 
     def _find(self, target: Origin, url: str) -> Route:
         """Look up the environment's proxies and certificates, which costs more than a request."""
@@ -145,6 +149,22 @@ class Session:
         proxies = {} if target.loopback() else dict(found["proxies"])
         route = self._routes[target] = Route(proxies, verify)
         return route
+
+
+def withheld(target: Origin, permissions: Sequence[Permission]) -> str | None:
+    """Say what is not sent to `target`, though there are permissions for it; None where all is."""
+    found = _permission_of(target, permissions)
+    kinds = [kind for kind in ("headers", "query") if getattr(found, kind)]
+    if target.confidential() or not kinds:
+        return None
+    return f"{' and '.join(kinds)} for {found.host} are not sent over plain http: use https"
+
+
+def _permission_of(target: Origin, permissions: Sequence[Permission]) -> Permission:
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    exact = f"{host}:{target.port}"
+    hosts = {exact, netloc(f"{target.scheme}://{exact}")}
+    return next((one for one in permissions if one.host in hosts), Permission(""))
 
 
 class _Requests(requests.Session):
