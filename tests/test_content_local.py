@@ -74,7 +74,7 @@ def test_nothing_of_it_is_kept_on_disk(content, asset, cache):
 
 def test_there_is_nothing_to_prefetch(content, asset):
     """It is here."""
-    assert content.open(asset).plan() == (len(DATA), 0, [])
+    assert content.open(asset).plan() == (len(DATA), 0, [], True)
 
 
 @pytest.mark.parametrize("data", [b"y" * len(DATA), b"short"], ids=["same size", "another size"])

@@ -1,5 +1,7 @@
 """Filling the cache ahead: what is fetched, what is not, and what is told of it."""
 
+import json
+import os
 import signal
 from types import SimpleNamespace
 
@@ -252,6 +254,21 @@ class TestCommand:
             before = len(server.to("/files"))
             assert (folder / "i1" / "B02.tif").read_bytes() == b"1" * 1000
             assert len(server.to("/files")) == before
+
+    @pytest.mark.parametrize("far", [False, True])
+    def test_files_of_a_local_catalog_are_not_said_to_be_in_the_cache(self, user, host, far):
+        """They are counted apart from those on servers, and need no room in the cache."""
+        host.on("/far.tif", Asset(b"x" * 200_000))
+        near = user.folder / "near.tif"
+        near.touch()
+        os.truncate(near, 3_000_000)
+        assets = {"near": "near.tif"} | ({"far": f"{host.url}/far.tif"} if far else {})
+        (user.folder / "item.json").write_text(json.dumps(stac_item("i", assets)))
+        options = "allow_private,cache_size=2M"
+        done = user.run("prefetch", "-s", user.folder / "item.json", "-o", options, "/")
+        assert (done.code, done.err) == (0, "")
+        beside = "1 files, 0.2 MB, are in the cache; " if far else ""
+        assert done.out.startswith(f"{beside}1 files, 3.0 MB, are local, and not copied; ")
 
     def test_a_cache_that_cannot_be_used_is_said(self, user, server):
         """There is nothing to fill."""

@@ -120,4 +120,13 @@ def _tell(work: Prefetch) -> None:
 
 
 def _summary(work: Prefetch) -> str:
-    return f"{work.files:,} files, {work.bytes / 1e6:,.1f} MB, are in the cache"
+    local = _count(work.local_files, work.local_bytes)
+    if work.local_files and work.local_files == work.files:
+        return f"{local}, are local, and not copied"
+    cached = _count(work.files - work.local_files, work.bytes - work.local_bytes)
+    beside = f"; {local}, are local, and not copied" if work.local_files else ""
+    return f"{cached}, are in the cache{beside}"
+
+
+def _count(files: int, size: int) -> str:
+    return f"{files:,} files, {size / 1e6:,.1f} MB"

@@ -39,7 +39,7 @@ class LocalReader:
 
     def plan(self) -> Plan:
         """Return that there is nothing to do."""
-        return Plan(self.version.size, 0, [])
+        return Plan(self.version.size, 0, [], is_local=True)
 
     def fetch_ahead(self) -> None:
         """Do nothing: it is here."""

@@ -13,3 +13,5 @@ class Plan(NamedTuple):
     """Bytes that are not on disk."""
     tasks: list[Callable[[], int]]
     """To be run in any order, by any threads; each brings some bytes and returns how many."""
+    is_local: bool = False
+    """Whether it is a file of this machine, of which no copy is kept."""

@@ -138,6 +138,10 @@ class Prefetch:
         """Files that are on disk by now."""
         self.bytes = 0
         """Of files, and of parts of files, that are on disk by now."""
+        self.local_files = 0
+        """Those among `files` of which the cache holds nothing."""
+        self.local_bytes = 0
+        """Of those."""
         self.failed = 0
         """Files and directories that could not be had."""
         self.failures: list[tuple[str, MlhubfsError]] = []
@@ -202,9 +206,13 @@ class Prefetch:
 
     def _begin(self, file: _File, plan: Plan) -> None:
         self._size += plan.size
-        if self._size > self._limit:
+        if plan.is_local:
+            self.local_files += 1
+            self.local_bytes += plan.size
+        kept = self._size - self.local_bytes
+        if kept > self._limit:
             raise CacheFull(
-                f"it is at least {self._size:,} bytes, of which the cache may hold "
+                f"it is at least {kept:,} bytes, of which the cache may hold "
                 f"{self._limit:,}: give less, or -o cache_size="
             )
         if self._asks_sizes_only:
