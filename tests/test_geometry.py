@@ -93,6 +93,9 @@ def test_a_triangle_touches_a_box_unless_a_line_keeps_them_apart(tmp_path_factor
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"type": "Circle"}', '{"type": "Point", "coordinates": ["a", 1]}',
              '{"type": "Polygon", "coordinates": [[]]}',
+             '{"type": "Point", "coordinates": []}', '{"type": "Point", "coordinates": [3]}',
+             '{"type": "LineString", "coordinates": [[]]}',
+             '{"type": "Polygon", "coordinates": [[[]]]}',
              '{"type": "FeatureCollection", "features": []}',
              '{"type": "Point", "coordinates": [1e999, 0]}', "[" * 100_000],
 )  # fmt: skip

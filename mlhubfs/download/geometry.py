@@ -90,7 +90,7 @@ def read_geometry(path: Path) -> Geometry:
         found = list(_parts(json.loads(path.read_bytes())))
     except OSError as error:
         raise BadCondition(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         raise BadCondition(f"{path} holds no GeoJSON geometry, feature or collection") from None
     lines = tuple(line for some, _ in found for line in some)
     if not lines:
