@@ -137,6 +137,15 @@ def test_what_is_not_there_is_not_found(tree, path):
         tree.node(path)
 
 
+def test_a_path_may_have_more_parts_than_pythons_stack_has_room_for(tree):
+    """What is not there is not found, what is there is found, however deep."""
+    with pytest.raises(NotFound, match="collections/none"):
+        tree.node("/none" * 2000)
+    with pytest.raises(NotADirectory, match=r"^/README.txt is a file"):
+        tree.node("/README.txt" + "/x" * 2000)
+    assert tree.directory("/d/c/@where" + "/gsd=10" * 2000).attributes().is_directory
+
+
 def test_files_are_no_directories_and_the_other_way_round(tree):
     """Each mistake has its own error."""
     for path in ("/README.txt/x", "/d/catalog.json/x", "/d/c/a/B02.tif/x", "/d/c/a/stac.json/x/y"):

@@ -371,6 +371,15 @@ def test_an_item_without_sources_has_none_to_show(rooms):
             rooms.tree.node(path)
 
 
+def test_a_path_through_two_links_leads_where_they_lead(host):
+    """The second link is meant from where the first one leads, as a kernel resolves it."""
+    old = "https://old/collections"
+    labels = [label("x", f"{old}/c/items/y"), label("y", f"{old}/s/items/z")]
+    mlhub(host, {"d": {"c": labels}, "e": {"s": [stac_item("z")]}})
+    with Rooms(host) as rooms:
+        assert rooms.names("/d/c/x/@source/y/@source/z") == ["stac.json"]
+
+
 def test_listing_sources_asks_for_none_of_them(host, rooms):
     """There may be hundreds: only a collection that no dataset names is looked for, once."""
     links(rooms, "/d/c/a/@source")

@@ -115,47 +115,19 @@ class Tree:
 
         Links above it are followed; if it is one itself, that is returned.
         """
-        if path == "/":
-            return self._root
-        with self._lock:
-            known = self._directories.get(path)
-            if known:
-                self._directories.move_to_end(path)
-                return known
-        above, name = posixpath.split(path)
-        try:
-            node = self.directory(above).child(name)
-        except NotFound as error:
-            self._report_dead_link(path, error)
-            raise
-        if isinstance(node, Directory):
-            with self._lock:
-                # Two threads may have made it: the first stays, for it knows what was listed.
-                node = self._directories.setdefault(path, node)
-                if len(self._directories) > _DIRECTORIES:
-                    self._directories.popitem(last=False)
-        return node
+        return self._find(path)[1]
 
     def link(self, path: str) -> Symlink:
         """Return the link at `path`, which somebody is about to follow."""
-        node = self.node(path)
+        path, node = self._find(path)
         if not isinstance(node, Symlink):
             raise NotFound(f"{path} is no symbolic link")
-        with self._lock:
-            target = target_of(path, node)
-            # Its directory too: that is what is found missing where a whole collection is.
-            self._followed[target] = self._followed[posixpath.dirname(target)] = path
-            while len(self._followed) > _FOLLOWED:
-                self._followed.popitem(last=False)
+        self._note(path, node)
         return node
 
     def followed(self, path: str) -> File | Directory:
         """Return the node at `path`, or the one that the link there leads to."""
-        node = self.node(path)
-        while isinstance(node, Symlink):  # ends: a link leads out of a view, to no other one
-            path = target_of(path, self.link(path))
-            node = self.node(path)
-        return node
+        return self._follow(*self._find(path))[1]
 
     def directory(self, path: str) -> Directory:
         """Return the directory at `path`, or that to which a link there leads."""
@@ -170,6 +142,62 @@ class Tree:
         if not isinstance(node, File):
             raise IsADirectory(f"{path} is a directory")
         return node
+
+    def _find(self, path: str) -> tuple[str, Node]:
+        """Return the node at `path`, and its own path, in which no link is above it."""
+        names = list[str]()
+        node: Node | None
+        while (node := self._held(path)) is None:
+            path, _, name = path.rpartition("/")
+            names.append(name)
+        while names:  # not by recursion: Python's stack is shorter than paths may be
+            path, above = self._follow(path, node)
+            if not isinstance(above, Directory):
+                raise NotADirectory(f"{path} is a file")
+            path = f"{path.rstrip('/')}/{names.pop()}"
+            node = self._child(above, path)
+        return path, node
+
+    def _follow(self, path: str, node: Node) -> tuple[str, File | Directory]:
+        """Return where the link at `path` leads, and what is there; or what was given."""
+        while isinstance(node, Symlink):  # ends: a link leads out of a view, to no other one
+            path, node = self._find(self._note(path, node))
+        return path, node
+
+    def _held(self, path: str) -> Directory | None:
+        """Return the directory at `path` if it has been made before."""
+        if path in {"/", ""}:
+            return self._root
+        with self._lock:
+            known = self._directories.get(path)
+            if known:
+                self._directories.move_to_end(path)
+            return known
+
+    def _child(self, above: Directory, path: str) -> Node:
+        """Return the node at `path`, a child of `above`."""
+        try:
+            node = above.child(posixpath.basename(path))
+        except NotFound as error:
+            self._report_dead_link(path, error)
+            raise
+        if isinstance(node, Directory):
+            with self._lock:
+                # Two threads may have made it: the first stays, for it knows what was listed.
+                node = self._directories.setdefault(path, node)
+                if len(self._directories) > _DIRECTORIES:
+                    self._directories.popitem(last=False)
+        return node
+
+    def _note(self, path: str, link: Symlink) -> str:
+        """Remember that somebody is about to follow the link at `path`; return where it leads."""
+        target = target_of(path, link)
+        with self._lock:
+            # Its directory too: that is what is found missing where a whole collection is.
+            self._followed[target] = self._followed[posixpath.dirname(target)] = path
+            while len(self._followed) > _FOLLOWED:
+                self._followed.popitem(last=False)
+        return target
 
     def _report_dead_link(self, path: str, error: NotFound) -> None:
         """Say that a link has led nowhere, if it was one that led here."""
