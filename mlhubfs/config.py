@@ -256,18 +256,28 @@ def parse_options(texts: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _checked(name: str, value: Any) -> Any:
-    """Return the value of an option, read as in `-o` where it is a text."""
+    """Return the value of an option, which is read as in `-o`; raises ConfigError."""
     option = OPTIONS.get(name)
     if option is None:
         known = sorted([*OPTIONS, "api_key_file", "profile"])
         near = "".join(f"; near: {one}" for one in difflib.get_close_matches(name, known, n=1))
         raise ConfigError(f"unknown option {name!r}: the options are {', '.join(known)}{near}")
-    if not isinstance(value, str):
+    if value is option.default:
         return value
     try:
-        return option.metadata["parse"](value)
-    except ValueError as error:
+        return option.metadata["parse"](_written(value, option.type))
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"option {name}={value!r}: {error}") from None
+
+
+def _written(value: Any, kind: Any) -> str:
+    """Return a value of Python's as `-o` has it; raises TypeError for one of another kind."""
+    if not isinstance(value, str | int | float if kind is float else str | kind):
+        name = getattr(kind, "__name__", kind)
+        raise TypeError(f"expected a value of the type {name}, or a text as `mount -o` takes it")
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:f}" if isinstance(value, float) else str(value)
 
 
 def load(
@@ -281,7 +291,7 @@ def load(
 ) -> Config:
     """Return the Config of arguments, environment and profile file, in that order of precedence.
 
-    `settings` are values, or texts as `-o` takes them. Raises ConfigError where one of them is
+    `settings` are those of `-o`, as values or as its texts. Raises ConfigError where one of them is
     unusable.
     """
     if api_key_file:

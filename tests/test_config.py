@@ -1,5 +1,7 @@
 """The settings: where they come from, which are refused, and that the key is not shown."""
 
+import math
+import re
 from pathlib import Path
 
 import pytest
@@ -224,7 +226,7 @@ def test_an_unusable_value_is_refused_with_the_option_and_what_would_do(text):
 
 
 def test_settings_may_be_texts_as_options_are(tmp_path):
-    """As a program gives them by name; other values are taken as they are."""
+    """As a program gives them by name, or values of Python's."""
     environ = {"MLHUB_HOME": str(tmp_path)}
     found = load(environ, ttl="1h", cache_size="1G", offline="on", cache_dir="x", memory=7)
     assert (found.ttl, found.cache_size, found.offline, found.memory) == (3600, 1 << 30, True, 7)
@@ -233,6 +235,34 @@ def test_settings_may_be_texts_as_options_are(tmp_path):
         load(environ, offline="yes")
     with pytest.raises(ConfigError, match=r"unknown option 'cachesize'.*; near: cache_size"):
         load(environ, cachesize=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [("timeout", None, "float"), ("timeout", -1, "a time"), ("connect_timeout", -3, "a time"),
+     ("timeout", 0.0, "more than no time"), ("ttl", -5.5, "a time"), ("ttl", math.nan, "a time"),
+     ("ttl", True, "a time"), ("memory", -1, "a size"), ("memory", 0.5, "int"),
+     ("page_size", 0, "from 1"), ("page_size", None, "int"), ("guess", None, "bool"),
+     ("guess", 1, "bool"), ("sign", None, "str"), ("sign", "s4", "s3"), ("cache_dir", None, "Path"),
+     ("azure_account", 5, "str | None")],
+)  # fmt: skip
+def test_a_value_of_pythons_is_held_to_what_options_are(tmp_path, name, value, expected):
+    """The message names the setting, the value and what would do."""
+    with pytest.raises(
+        ConfigError, match=re.escape(f"option {name}={value!r}: expected")
+    ) as caught:
+        load({"MLHUB_HOME": str(tmp_path)}, **{name: value})
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("timeout", 7), ("ttl", 0.5), ("ttl", 0), ("memory", 0), ("page_size", 5), ("guess", False),
+     ("offline", True), ("cache_dir", Path("/x")), ("azure_account", None), ("sign", "none")],
+)  # fmt: skip
+def test_a_value_of_pythons_is_the_setting(tmp_path, name, value):
+    """As an option's text would be."""
+    assert getattr(load({"MLHUB_HOME": str(tmp_path)}, **{name: value}), name) == value
 
 
 @pytest.mark.parametrize(
