@@ -619,6 +619,15 @@ class TestLifetime:
         with pytest.raises(ConfigError, match="unknown option 'colour'"):
             catalog(colour="blue")
 
+    def test_what_is_no_text_names_nothing(self, catalog):
+        """None, of a variable that is not set, and a number."""
+        opened = catalog()
+        asked = (opened.dataset, opened.collection, opened.find, opened.at)
+        for ask in (*asked, opened.collection("c").item):
+            for name in (None, 5):
+                with pytest.raises(NotFound, match=f"{name} names nothing: give a text"):
+                    ask(name)
+
     def test_a_refused_key_is_told_at_once(self, host, catalog):
         """With a key that is no good."""
         host.on("/v1/collections/c/items/c", Reply(401))

@@ -17,7 +17,7 @@ from mlhubfs.errors import NotFound
 from mlhubfs.library.access import Access
 from mlhubfs.library.asset import Asset
 from mlhubfs.library.collection import Collection, load_collection, to_collection
-from mlhubfs.library.conditions import of_datasets
+from mlhubfs.library.conditions import check_name, of_datasets
 from mlhubfs.library.dataset import Dataset, to_dataset
 from mlhubfs.library.item import Item, load_item
 from mlhubfs.tree.collection import CollectionDirectory, CommonDirectory
@@ -95,6 +95,7 @@ class Catalog:
 
         Of several with one DOI it is the first. Raises NotFound, which names what is near.
         """
+        check_name(id_or_doi)
         catalog = self._access.session.catalog
         try:
             return to_dataset(self._access, catalog.dataset(id_or_doi))
@@ -120,6 +121,7 @@ class Catalog:
 
     def collection(self, collection_id: str) -> Collection:
         """Return the collection with that id; raises NotFound, which names what is near."""
+        check_name(collection_id)
         try:
             return load_collection(self._access, collection_id)
         except NotFound:
@@ -131,6 +133,7 @@ class Catalog:
 
         A path with one part begins with a slash. Raises NotFound.
         """
+        check_name(name)
         if is_doi(name):
             return self.dataset(name)
         if "/" in name:
@@ -150,6 +153,7 @@ class Catalog:
 
         Of a document (`stac.json`) that is what it describes. Raises NotFound.
         """
+        check_name(path)
         tree = self._access.session.tree
         path = posixpath.normpath("/" + path.lstrip("/"))  # it would leave two slashes
         node = tree.followed(path)

@@ -13,7 +13,7 @@ from mlhubfs.catalog import models
 from mlhubfs.errors import BadCondition
 from mlhubfs.library.access import Access
 from mlhubfs.library.asset import Asset, to_assets
-from mlhubfs.library.conditions import Conditions, Times, of_items
+from mlhubfs.library.conditions import Conditions, Times, check_name, of_items
 from mlhubfs.library.fields import decode, text, texts
 from mlhubfs.library.item import Item, load_item, to_item
 from mlhubfs.tree import documents
@@ -70,6 +70,7 @@ class Collection:
 
     def item(self, item_id: str) -> Item:
         """Return an item by its id: one request, or none; raises NotFound."""
+        check_name(item_id)
         return load_item(self._access, self.id, item_id)
 
 

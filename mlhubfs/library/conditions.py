@@ -1,4 +1,4 @@
-"""What users ask for, in Python's values, as the catalog's conditions.
+"""What users ask for, in Python's values: names, and conditions as the catalog has them.
 
 Pure functions; what a condition means is `catalog.conditions`'s.
 """
@@ -9,6 +9,7 @@ from typing import Any
 
 from mlhubfs.catalog.conditions import condition, parse
 from mlhubfs.catalog.where import Where
+from mlhubfs.errors import NotFound
 
 Conditions = str | Iterable[str] | Mapping[str, Any]
 """`"labels=Rice fields|Pastures"`, several of these, or name -> value, or values of which one."""
@@ -16,6 +17,12 @@ Moment = str | dt.date | None
 """RFC 3339, a date (all of that day), or None for an open end."""
 Times = Moment | tuple[Moment, Moment]
 """A moment, or the first and the last one."""
+
+
+def check_name(name: object) -> None:
+    """Raise NotFound unless it is a text: None, say, of a variable that is not set."""
+    if not isinstance(name, str):
+        raise NotFound(f"{name!r} names nothing: give a text")
 
 
 def of_items(where: Conditions, bbox: Sequence[float] | None, datetime: Times) -> Where:
