@@ -5,7 +5,7 @@
 
 import posixpath
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from mlhubfs.catalog import models
 from mlhubfs.errors import BadCondition
 from mlhubfs.library.access import Access
 from mlhubfs.library.asset import Asset, to_assets
-from mlhubfs.library.conditions import Conditions, Times, check_name, of_items
+from mlhubfs.library.conditions import Bounds, Conditions, Times, check_name, of_items
 from mlhubfs.library.fields import decode, text, texts
 from mlhubfs.library.item import Item, load_item, to_item
 from mlhubfs.tree import documents
@@ -51,7 +51,7 @@ class Collection:
     def items(
         self,
         where: Conditions = (),
-        bbox: Sequence[float] | None = None,
+        bbox: Bounds | None = None,
         datetime: Times = None,
         limit: int | None = None,
     ) -> Iterator[Item]:
@@ -59,8 +59,9 @@ class Collection:
 
         `where` is written as in the tree's `@where` (`"cloud_and_shadow=false"`), or a dict of
         property -> value, or list of values of which any will do. `bbox` is west, south, east,
-        north in degrees; `datetime` a moment, or a tuple of the first and the last one. Who takes
-        no more items ends the search. Raises BadCondition, and the errors of the transport.
+        north in degrees, also as a text; `datetime` a moment, or a tuple of the first and the last
+        one. Who takes no more items ends the search. Raises BadCondition, and the errors of the
+        transport.
         """
         if limit is not None and not 0 <= limit <= sys.maxsize:
             raise BadCondition(f"limit {limit}: give a whole number from 0, or None for all")

@@ -4,7 +4,7 @@ Pure functions; what a condition means is `catalog.conditions`'s.
 """
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mlhubfs.catalog.conditions import condition, parse
@@ -13,6 +13,8 @@ from mlhubfs.errors import NotFound
 
 Conditions = str | Iterable[str] | Mapping[str, Any]
 """`"labels=Rice fields|Pastures"`, several of these, or name -> value, or values of which one."""
+Bounds = str | Iterable[float]
+"""West, south, east, north in degrees, also as a text with commas."""
 Moment = str | dt.date | None
 """RFC 3339, a date (all of that day), or None for an open end."""
 Times = Moment | tuple[Moment, Moment]
@@ -25,7 +27,7 @@ def check_name(name: object) -> None:
         raise NotFound(f"{name!r} names nothing: give a text")
 
 
-def of_items(where: Conditions, bbox: Sequence[float] | None, datetime: Times) -> Where:
+def of_items(where: Conditions, bbox: Bounds | None, datetime: Times) -> Where:
     """Return the conditions on items; raises BadCondition."""
     if isinstance(where, str):
         where = (where,)
@@ -34,7 +36,8 @@ def of_items(where: Conditions, bbox: Sequence[float] | None, datetime: Times) -
     else:
         found = [parse(one) for one in where]
     if bbox is not None:
-        found.append(condition("bbox", (",".join(map(str, bbox)),)))
+        text = bbox if isinstance(bbox, str) else ",".join(map(str, bbox))
+        found.append(condition("bbox", (text,)))
     if datetime is not None:
         found.append(condition("datetime", (_times(datetime),)))
     return Where(tuple(found))
