@@ -107,6 +107,15 @@ def test_what_is_no_geometry_is_refused_by_the_files_name(tmp_path, text):
         read_geometry(path)
 
 
+def test_a_geometry_that_is_not_in_degrees_is_refused_by_the_files_name(tmp_path):
+    """As one in metres, or one that goes on beyond the antimeridian."""
+    path = tmp_path / "area.geojson"
+    for x, y in ((500_000, 5_650_000), (190, 0)):
+        path.write_text(json.dumps({"type": "Point", "coordinates": [x, y]}))
+        with pytest.raises(BadCondition, match=r"area\.geojson: .* is not in degrees"):
+            touching(path)
+
+
 def test_as_a_condition_it_asks_a_server_for_its_box(tmp_path):
     """The server is asked for the items in the geometry's box, and these are looked through."""
     path = tmp_path / "area.geojson"

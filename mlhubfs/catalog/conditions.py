@@ -9,8 +9,8 @@ of their own:
 
 * `datetime`: a time (RFC 3339), a date (all of that day, in UTC) or a range `a..b`, also `a/b`,
   whose end or beginning may be left out. Items that last for a while match if they overlap it.
-* `bbox`: west,south,east,north, or with heights; west may be more than east, across the
-  antimeridian. The item's own bbox has to touch it.
+* `bbox`: west,south,east,north in degrees, or with heights; west may be more than east, across
+  the antimeridian. The item's own bbox has to touch it.
 * `text`: a phrase in any text below the fields, whatever its case. `doi`: whatever its case.
 
 Any other name is a property of the item, a field of the dataset. A list or an object matches by any
@@ -191,6 +191,12 @@ class Within(Condition):
         box = box_of([float(part) for part in parts if NUMBER.fullmatch(part)])
         if box is None or len(parts) not in {4, 6} or box[1] > box[3]:
             raise BadCondition(f"{self}: {text!r} is no box: write west,south,east,north")
+        west, south, east, north = map(abs, box)
+        if max(west, east) > 180 or max(south, north) > 90:  # metres, say, which would find nothing
+            raise BadCondition(
+                f"{self}: {text!r} is not in degrees: west and east are from -180 to 180 (west is "
+                "more than east across the antimeridian), south and north from -90 to 90"
+            )
         return box
 
 

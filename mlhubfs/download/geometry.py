@@ -76,12 +76,16 @@ def touching(path: Path) -> tuple[Condition, ...]:
     """Return the conditions that an item touches the geometry in a GeoJSON file.
 
     The first of them, the geometry's box, is one that a server can be asked for. Raises
-    BadCondition where the file has none.
+    BadCondition where the file has none, or one that is not in degrees.
     """
     geometry = read_geometry(path)
     xs, ys = zip(*(one for line in geometry.lines for one in line), strict=True)
     box = ",".join(repr(number) for number in (min(xs), min(ys), max(xs), max(ys)))
-    return condition("bbox", [box]), Touching("intersects", "=", (str(path),), geometry)
+    try:
+        around = condition("bbox", [box])
+    except BadCondition as error:
+        raise BadCondition(f"{path}: {error}") from None
+    return around, Touching("intersects", "=", (str(path),), geometry)
 
 
 def read_geometry(path: Path) -> Geometry:
