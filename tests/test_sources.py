@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import re
 import subprocess
 import sys
@@ -261,6 +262,24 @@ def test_each_source_is_a_directory(tmp_path, binding, two):
     assert {request.headers.get("x-token") for request in two[0].requests} == {HEADER}
     assert {request.headers.get("x-token") for request in two[1].requests} == {None}
     assert not [one for host in two for one in host.requests if "authorization" in one.headers]
+
+
+def test_commands_know_the_source_that_a_path_is_of(user, two):
+    """`show` and `items` ask the one whose directory it is in, as `prefetch` does."""
+    need_fuse("fuse3")
+    roots = [static(host, name) for host, name in zip(two, "xy", strict=True)]
+    where = user.folder / "mount"
+    words = [f"{name}={root}" for name, root in zip(("first", "second"), roots, strict=True)]
+    assert user.run("mount", *words, where, "-o", "binding=fuse3").code == 0
+    try:
+        shown = user.run("show", where / "second", "--json")
+        assert json.loads(shown.out)["id"] == "y"
+        shown = user.run("show", "one/a.tif", "--json", cwd=where / "second")
+        assert json.loads(shown.out)["path"] == "/one/a.tif"
+        assert user.run("items", where / "first").out.startswith("one  2017-")
+        refused(user.run("show", where), "several sources", "first", "second")
+    finally:
+        assert user.run("umount", where).code == 0
 
 
 @pytest.mark.promise(

@@ -15,12 +15,14 @@ import click
 import msgspec
 
 from mlhubfs import mountpoint
-from mlhubfs.cli.options import takes_options, takes_source, word
+from mlhubfs.cli.options import load, takes_options, takes_source, word
+from mlhubfs.cli.places import mounted
 from mlhubfs.cli.table import plain, sheet, table, width, written
-from mlhubfs.config import parse_options
-from mlhubfs.errors import NotFound
+from mlhubfs.config import Config
+from mlhubfs.errors import ConfigError, MountError, NotFound
 from mlhubfs.library import Asset, Band, Catalog, Collection, Dataset, Item
 from mlhubfs.log import log_to
+from mlhubfs.mountpoint import Mount
 
 _MOST = 10**9  # items that one may ask for
 _LONG = frozenset({"datetime", "eo:bands", "label:classes"})
@@ -38,19 +40,27 @@ def _looks_into_catalog(command: Callable[..., None]) -> Callable[..., None]:
     @takes_options
     @wraps(command)
     def run(*, source: str | None, texts: tuple[str, ...], **more: Any) -> None:
-        name, path = more.pop("name", None), None
-        if name and not source:
-            inside = mountpoint.place_of(Path(name))
-            source, path = (inside[0].source, inside[1]) if inside else (None, None)
-        options = parse_options(texts)
-        if options.get("debug"):
+        name = more.pop("name", None)
+        inside = mountpoint.place_of(Path(name)) if name and not source else None
+        config, path = _inside(*inside, texts) if inside else (load(source, texts), None)
+        if config.debug:
             log_to(logging.StreamHandler(), debug=True)
-        with Catalog(source, **options) as catalog:
+        with Catalog.of(config) as catalog:
             if name is not None:
                 more["thing"] = _find(catalog, name, path)
             command(catalog, **more)
 
     return run
+
+
+def _inside(mount: Mount, path: str, texts: tuple[str, ...]) -> tuple[Config, str]:
+    """Return the source that is mounted, and the path in it."""
+    try:
+        return mounted(mount, path, texts)
+    except MountError:  # another user's daemon: a lone source is in the table of mounts too
+        with contextlib.suppress(ConfigError):
+            return load(mount.source, texts), path
+        raise
 
 
 def _find(catalog: Catalog, name: str, path: str | None) -> Thing:

@@ -7,7 +7,7 @@ daemon keeps its API key to itself; the command looks for it as every command do
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from mlhubfs.cli.options import load, takes_options, word
 from mlhubfs.cli.sources import keyless
 from mlhubfs.config import ANONYMOUS, Config
 from mlhubfs.errors import ConfigError
+from mlhubfs.mountpoint import Mount
 
 Place = tuple[Config, list[str]]
 """A source, and absolute paths in it."""
@@ -66,21 +67,28 @@ def absolute(path: str) -> str:
     return "/" + "/".join(part for part in path.split("/") if part not in {"", "."})
 
 
+def mounted(mount: Mount, path: str, texts: tuple[str, ...]) -> tuple[Config, str]:
+    """Return the source that a mount shows at `path`, from its root, and the path in that source.
+
+    Options of the command come before the mount's. Raises MountError where its daemon tells none.
+    """
+    report, inner = _within(statuses.ask(Path(mount.path)), path)
+    options = report["options"] | {"cache_dir": Path(report["options"]["cache_dir"])}
+    chosen = options | settings.parse_options(texts)
+    environ: Mapping[str, str] = os.environ
+    if report.get("is_one_of_several"):
+        environ, chosen = keyless(os.environ), {"profile": ANONYMOUS} | chosen
+    return settings.load(environ, source=report["source"], **chosen), inner
+
+
 def _places(paths: tuple[str, ...], source: str | None, texts: tuple[str, ...]) -> list[Place]:
     """Return the paths by the source that they are of."""
-    found: dict[str | None, Place] = {}
+    found: dict[Config, list[str]] = {}
     for path in paths:
         inside = None if source else mountpoint.place_of(Path(path))
-        if not inside:
-            place, inner = None, path
-        else:
-            report = statuses.ask(Path(inside[0].path))
-            report, inner = _within(report, inside[1])
-            place = f"{inside[0].path} {report['source']}"
-        if place not in found:
-            found[place] = _mounted(report, texts) if inside else load(source, texts), []
-        found[place][1].append(absolute(inner))
-    return list(found.values())
+        config, inner = mounted(*inside, texts) if inside else (load(source, texts), path)
+        found.setdefault(config, []).append(absolute(inner))
+    return list(found.items())
 
 
 def _within(report: statuses.Report, path: str) -> tuple[statuses.Report, str]:
@@ -91,14 +99,3 @@ def _within(report: statuses.Report, path: str) -> tuple[statuses.Report, str]:
     if name not in report["sources"]:
         raise ConfigError(f"the mount has several sources: name one of {[*report['sources']]}")
     return report["sources"][name] | {"is_one_of_several": True}, f"/{inner}"
-
-
-def _mounted(report: statuses.Report, texts: tuple[str, ...]) -> Config:
-    """Return the Config of a mount; options of the command come first."""
-    options = report["options"] | {"cache_dir": Path(report["options"]["cache_dir"])}
-    chosen = options | settings.parse_options(texts)
-    if report.get("is_one_of_several"):
-        return settings.load(
-            keyless(os.environ), source=report["source"], **{"profile": ANONYMOUS} | chosen
-        )
-    return settings.load(os.environ, source=report["source"], **chosen)

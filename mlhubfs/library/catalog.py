@@ -54,6 +54,13 @@ class Catalog:
             config.load(os.environ, source=source, api_key=api_key, profile=profile, **settings)
         )
 
+    @classmethod
+    def of(cls, settings: config.Config) -> Self:
+        """Return the catalog of a source with all of its settings; raises as `Catalog` does."""
+        catalog = cls.__new__(cls)
+        catalog._access = Access(settings)  # noqa: SLF001 - its own
+        return catalog
+
     def __repr__(self) -> str:
         return f"Catalog({self.source!r})"
 
