@@ -14,7 +14,7 @@ from rooms import asked, mlhub, stac_item
 import mlhubfs
 from mlhubfs import mountpoint
 from mlhubfs.cli import cli
-from mlhubfs.cli.table import plain, sheet, table, written
+from mlhubfs.cli.table import counted, plain, sheet, table, written
 from mlhubfs.errors import BadCondition, NotFound
 from mlhubfs.server.run import LocalServer
 
@@ -231,6 +231,12 @@ class TestTable:
         rows = [("a" * 30, "b" * 10, "c")]
         assert table(("A", "B", "C"), rows, 30)[1] == "a" * 14 + "…  " + "b" * 10 + "  c"
         assert table(("A", "B", "C"), rows, 5)[1] == "a" * 7 + "…  " + "b" * 7 + "…  c"
+
+    def test_one_of_a_thing_is_no_plural(self):
+        """0 files, 1 file, 2 files."""
+        assert [counted(count, "file") for count in (0, 1, 2000)] == [
+            "0 files", "1 file", "2,000 files",
+        ]  # fmt: skip
 
     def test_a_sheet_wraps_and_leaves_out_what_is_not_said(self):
         """Names to the left, values to the right."""

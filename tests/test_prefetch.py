@@ -209,11 +209,11 @@ class TestCommand:
         """One line, and the second time no request for a file."""
         done = user.run("prefetch", "/d", source=server.root_url)
         assert (done.code, done.err) == (0, "")
-        assert done.out.startswith("12 files, 0.0 MB, are in the cache; ")
+        assert done.out.startswith("12 files, 0.0 MB, in the cache; ")
         before = len(server.to("/files"))
         assert before == 12
         again = user.run("prefetch", "/d/c/i1", "/d/c/i2/B02.tif", source=server.root_url)
-        assert again.out.startswith("3 files, 0.0 MB, are in the cache; ")
+        assert again.out.startswith("3 files, 0.0 MB, in the cache; ")
         assert len(server.to("/files")) == before
 
     def test_an_interrupted_run_is_gone_on_with(self, user, server):
@@ -267,8 +267,8 @@ class TestCommand:
         options = "allow_private,cache_size=2M"
         done = user.run("prefetch", "-s", user.folder / "item.json", "-o", options, "/")
         assert (done.code, done.err) == (0, "")
-        beside = "1 files, 0.2 MB, are in the cache; " if far else ""
-        assert done.out.startswith(f"{beside}1 files, 3.0 MB, are local, and not copied; ")
+        beside = "1 file, 0.2 MB, in the cache; " if far else ""
+        assert done.out.startswith(f"{beside}1 file, 3.0 MB, local and not copied; ")
 
     def test_a_cache_that_cannot_be_used_is_said(self, user, server):
         """There is nothing to fill."""

@@ -14,6 +14,7 @@ from mlhubfs import config as settings
 from mlhubfs.cli.options import takes_options
 from mlhubfs.cli.places import Place, takes_places
 from mlhubfs.cli.prefetching import fill, filling, keys_of, measure, takes_jobs
+from mlhubfs.cli.table import counted
 from mlhubfs.config import Config
 from mlhubfs.content.pins import Pin
 from mlhubfs.content.stock import Stock, Totals
@@ -40,11 +41,11 @@ def info(texts: tuple[str, ...], *, as_json: bool) -> None:
         return
     pinned = report["pinned"]
     click.echo(f"folder  {report['folder']}")
-    click.echo(f"holds   {report['assets']:,} assets, {_size(report['bytes'])}")
+    click.echo(f"holds   {counted(report['assets'], 'asset')}, {_size(report['bytes'])}")
     click.echo(
         f"limit   {_size(report['limit'])}, and {_size(report['free'])} of the disk are free"
     )
-    click.echo(f"pinned  {pinned['assets']:,} assets, {_size(pinned['bytes'])}")
+    click.echo(f"pinned  {counted(pinned['assets'], 'asset')}, {_size(pinned['bytes'])}")
     for one in pinned["paths"]:
         click.echo(f"  {one['path']} of {one['source']}")
 

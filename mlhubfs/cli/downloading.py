@@ -11,6 +11,7 @@ from tqdm import tqdm
 from mlhubfs.catalog.conditions import condition
 from mlhubfs.catalog.where import Where
 from mlhubfs.cli.options import load
+from mlhubfs.cli.table import counted
 from mlhubfs.download.archives import (
     archive_path,
     archived_collections,
@@ -155,7 +156,7 @@ class _Run:
         if len(ids) > 1:
             click.echo(f"{sum(one.size or 0 for one in wanted):>15}  in all")
         if len(known) > len(wanted):
-            there = _number(len(known) - len(wanted), "archive", ">15")
+            there = counted(len(known) - len(wanted), "archive", ">15")
             click.echo(f"{there} there already")
 
     def fetch_archives(self, ids: tuple[str, ...]) -> None:
@@ -194,13 +195,13 @@ class _Run:
             told += one.size or 0
             is_all &= one.size is not None
         for place, count in counts.items():
-            click.echo(f"{_number(count, 'file', '>9')}  {place}")
+            click.echo(f"{counted(count, 'file', '>9')}  {place}")
         if paths:
             sizes = f"{told} bytes" if is_all else "sizes are known when they are fetched"
-            click.echo(f"{_number(sum(counts.values()), 'file', '>9')} in all; {sizes}")
-            click.echo(f"{_number(self._documents, 'document', '>9')} of the catalog")
+            click.echo(f"{counted(sum(counts.values()), 'file', '>9')} in all; {sizes}")
+            click.echo(f"{counted(self._documents, 'document', '>9')} of the catalog")
         if there:
-            click.echo(f"{_number(there, 'file', '>9')} there already")
+            click.echo(f"{counted(there, 'file', '>9')} there already")
 
     def fetch_files(self, selector: Selector, paths: list[str]) -> None:
         """Fetch files side by side, while the catalog is being searched for more."""
@@ -221,8 +222,8 @@ class _Run:
                 else:
                     done += 1
         if paths:
-            documents = _number(self._documents, "document")
-            click.echo(f"{_number(done, 'file')} and {documents} in {self._folder}")
+            documents = counted(self._documents, "document")
+            click.echo(f"{counted(done, 'file')} and {documents} in {self._folder}")
 
     def end(self, unknown: list[str]) -> int:
         """Print what has failed, and what was `unknown`; return the exit code."""
@@ -262,10 +263,6 @@ class _Run:
         there = self._downloader.is_there(text.target, len(text.content), self._if_exists)
         is_same = there and text.target.read_bytes() == text.content
         return not (is_same or (there and self._if_exists is IfExists.SKIP))
-
-
-def _number(count: int, what: str, shape: str = ",") -> str:
-    return f"{count:{shape}} {what}{'s' * (count != 1)}"
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from mlhubfs.catalog.catalog import Catalog
 from mlhubfs.catalog.index import Index
 from mlhubfs.catalog.listing import Listing
 from mlhubfs.cli.options import load, mountpoint_of, takes_options, word
+from mlhubfs.cli.table import counted
 from mlhubfs.errors import IndexUnusable, MlhubfsError
 from mlhubfs.session import open_session
 
@@ -98,10 +99,11 @@ def _walk(catalog: Catalog, collection_id: str) -> str:
 
 
 def _summary(listing: Listing) -> str:
+    items = counted(len(listing), "item")
     if listing.problem:
-        return f"{listing.name}: {len(listing):,} items, incomplete: {listing.problem}"
+        return f"{listing.name}: {items}, incomplete: {listing.problem}"
     where = "; in memory only, the index cannot be written" if listing.in_memory else ""
-    return f"{listing.name}: {len(listing):,} items, complete{where}"
+    return f"{listing.name}: {items}, complete{where}"
 
 
 def _indexes(folder: Path) -> Iterator[dict[str, Any]]:
@@ -137,10 +139,11 @@ def _show_mount(report: dict[str, Any]) -> None:
 
 def _show_collections(collections: list[dict[str, Any]]) -> None:
     for one in collections:
-        of = f" of {one['counted']:,}" if one["counted"] is not None else ""
+        some = "" if one["counted"] is None else f"{one['items']:,} of "
+        items = counted(one["items"] if one["counted"] is None else one["counted"], "item")
         why = one["problem"] or "not walked to its end"
         state = "complete" if one["complete"] else f"incomplete: {why}"
-        click.echo(f"  {one['id']}: {one['items']:,}{of} items, {_age(one['age'])} ago, {state}")
+        click.echo(f"  {one['id']}: {some}{items}, {_age(one['age'])} ago, {state}")
 
 
 def _age(seconds: float) -> str:

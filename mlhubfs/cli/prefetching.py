@@ -10,6 +10,7 @@ import click
 from tqdm import tqdm
 
 from mlhubfs.cli.places import Place, takes_places
+from mlhubfs.cli.table import counted
 from mlhubfs.config import Config
 from mlhubfs.content.asset import key_of
 from mlhubfs.content.stock import Stock
@@ -36,8 +37,9 @@ def takes_jobs(command: Callable[..., Any]) -> Callable[..., Any]:
 def prefetch(places: list[Place], *, jobs: int) -> None:
     """Bring the files PATH, and all below the directories PATH, into the cache on disk.
 
-    PATH is inside a mount, or one of a source as `mlhubfs ls` takes it. What is there costs no
-    request: after an interruption the same command goes on.
+    PATH is inside a mount, or one of a source as `mlhubfs ls` takes it. What is there is not
+    fetched again, though the catalog may be asked what there is: after an interruption the same
+    command goes on.
     """
     failed = 0
     for config, paths in places:
@@ -71,7 +73,7 @@ def fill(session: Session, config: Config, paths: Sequence[str], jobs: int) -> i
         _tell(work)
     for problem in session.catalog.problems():
         click.echo(f"mlhubfs: the listing is incomplete: {problem}", err=True)
-    click.echo(f"{_summary(work)}; {session.transport.requests:,} requests")
+    click.echo(f"{_summary(work)}; {counted(session.transport.requests, 'request')}")
     if not session.cache.flush(_FLUSH_SECONDS) or session.cache.problem:
         raise MlhubfsError(f"not all of it could be kept: {session.cache.problem}")
     return work.failed
@@ -108,7 +110,7 @@ def _run(work: Prefetch) -> None:
     ) as bar:
         for _ in work.run():
             bar.total = work.total
-            bar.set_postfix_str(f"{work.files:,} files", refresh=False)
+            bar.set_postfix_str(counted(work.files, "file"), refresh=False)
             bar.update(work.bytes - bar.n)
 
 
@@ -122,11 +124,11 @@ def _tell(work: Prefetch) -> None:
 def _summary(work: Prefetch) -> str:
     local = _count(work.local_files, work.local_bytes)
     if work.local_files and work.local_files == work.files:
-        return f"{local}, are local, and not copied"
+        return f"{local}, local and not copied"
     cached = _count(work.files - work.local_files, work.bytes - work.local_bytes)
-    beside = f"; {local}, are local, and not copied" if work.local_files else ""
-    return f"{cached}, are in the cache{beside}"
+    beside = f"; {local}, local and not copied" if work.local_files else ""
+    return f"{cached}, in the cache{beside}"
 
 
 def _count(files: int, size: int) -> str:
-    return f"{files:,} files, {size / 1e6:,.1f} MB"
+    return f"{counted(files, 'file')}, {size / 1e6:,.1f} MB"

@@ -1,4 +1,4 @@
-"""Rows as a table that fits the terminal.
+"""Rows as a table that fits the terminal, and numbers of things.
 
 Pure functions, but for asking how wide the terminal is.
 """
@@ -55,6 +55,11 @@ def sheet(fields: Mapping[str, Any], width: int | None) -> list[str]:
 def plain(text: str) -> str:
     """Return a server's text on one line, without what a terminal would obey."""
     return "".join(one if one.isprintable() else "?" for one in " ".join(text.split()))
+
+
+def counted(count: int, what: str, shape: str = ",") -> str:
+    """Return how many of a thing there are: `1 file`, `2,000 files`."""
+    return f"{count:{shape}} {what}{'s' * (count != 1)}"
 
 
 def written(value: Any) -> str:

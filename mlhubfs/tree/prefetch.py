@@ -4,8 +4,8 @@ Owns the walk through the tree, and the order of the work: so many requests at a
 large files beside small files. Does not print, and does not decide what is missing: `content`.
 
 A walk holds one name of each directory that it is in, however many there are; and the work is asked
-of it as it is done. What is on disk already costs no request, so that an interrupted run is simply
-run again.
+of it as it is done. Bytes that are on disk already cost no request, so that an interrupted run is
+simply run again.
 
 *Threading.* One thread walks, plans and counts, so that it can be interrupted; workers fetch.
 """
