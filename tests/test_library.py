@@ -1,6 +1,7 @@
 """The Python API: `import mlhubfs`, a Catalog, and the values that come out of it."""
 
 import gc
+import itertools
 import json
 import os
 import posixpath
@@ -728,3 +729,16 @@ class TestStatic:
             assert found.assets["B02"].open().read() == CHIP
             assert found.assets["B02"].download(tmp_path / "copy.tif").read_bytes() == CHIP
             assert catalog.at("/a/c/@where/datetime=..2100-01-01/x") == found
+
+    def test_it_may_be_deeper_than_pythons_stack(self, tmp_path):
+        """One thousand and one catalogs, each the child of the one before."""
+        (tmp_path / "folder").mkdir()
+        names = ["catalog.json", *(f"{number}.json" for number in range(1, 1002))]
+        for name, child in itertools.pairwise([*names, None]):
+            document = {"type": "Catalog", "stac_version": "1.0.0", "id": "a", "description": ""}
+            links = [{"rel": "child", "href": child}] if child else []
+            (tmp_path / "folder" / name).write_text(json.dumps({**document, "links": links}))
+        with open_catalog(str(tmp_path / "folder"), tmp_path) as catalog:
+            (deepest,) = catalog.collections()
+            assert deepest.path == "/a" * 1001
+            assert catalog.at(deepest.path) == deepest

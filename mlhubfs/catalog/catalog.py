@@ -207,10 +207,15 @@ class Catalog:
         return self._children.get(collection_id, lambda: self._load_children(collection_id))
 
     def below(self, collection_id: str) -> Iterator[Collection]:
-        """Yield the catalogs and collections below one, at any depth."""
-        for child in self.children(collection_id).values():
-            yield child
-            yield from self.below(child.id)
+        """Yield the catalogs and collections below one, at any depth, each before its own."""
+        ways = [iter(self.children(collection_id).values())]
+        while ways:
+            child = next(ways[-1], None)
+            if child is None:
+                ways.pop()
+            else:
+                yield child
+                ways.append(iter(self.children(child.id).values()))
 
     def child(self, collection_id: str, child_id: str) -> Collection:
         """Return the catalog or collection with that id below one: mostly one request."""

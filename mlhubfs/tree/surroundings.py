@@ -59,12 +59,12 @@ class Surroundings:
         return posixpath.join("/", encode(collection_id, RESERVED_IN_ROOT))
 
     def _nested_path(self, key: str) -> str:
-        if key == self.catalog.top:
-            return "/"
-        above, identifier = key_above(key)
-        path = self._nested_path(above)
-        reserved = RESERVED_IN_COLLECTION | (RESERVED_IN_ROOT if path == "/" else frozenset())
-        return posixpath.join(path, encode(identifier, reserved))
+        names = list[str]()
+        while key != self.catalog.top:
+            key, identifier = key_above(key)
+            reserved = RESERVED_IN_ROOT if key == self.catalog.top else frozenset[str]()
+            names.append(encode(identifier, RESERVED_IN_COLLECTION | reserved))
+        return "/" + "/".join(reversed(names))
 
     def item_path(self, collection_id: str, item_id: str, *, beside: str = "/") -> str:
         """Return the path of an item's directory, absolute from the mount's root."""
