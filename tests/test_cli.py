@@ -174,7 +174,7 @@ class TestSources:
     @pytest.mark.parametrize(
         ("path", "told"),
         [("/etc/fstab", "no STAC document"), ("/etc", "neither a catalog.json nor a collection.js"),
-         ("/dev/null", "is no file")],
+         ("/dev/null", "is a pipe or a device")],
     )  # fmt: skip
     def test_no_catalog(self, user, here, path, told):
         """A file or folder of this machine that is no catalog is told so."""
