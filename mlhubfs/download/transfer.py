@@ -25,18 +25,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 
-from mlhubfs.content.asset import AssetRef, Location
+from mlhubfs.content.asset import AssetRef
 from mlhubfs.content.checksum import Checksum
 from mlhubfs.download.gaps import Claim
+from mlhubfs.download.link import Broken, Link
 from mlhubfs.download.pace import Pace
 from mlhubfs.download.part import PartFile, Version
 from mlhubfs.errors import (
     BadAnswer,
     Changed,
-    Denied,
     Interrupted,
     MlhubfsError,
-    NotFound,
     NotWritten,
     Unavailable,
 )
@@ -53,11 +52,6 @@ _FAILURES = 8  # in a row, with growing pauses, 6 s in all
 _PAUSE_SECONDS = 0.025
 _UNKNOWN = 1 << 62  # a size, where only the end of the stream will tell
 _SHOWN = 12  # digits of a digest: enough to tell two apart
-_NEW_LINK_SECONDS = 5.0  # a link this young that is refused would be refused again
-
-
-class _Broken(Unavailable):
-    """A connection broke off in the middle; it has not been tried again yet."""
 
 
 class _Wrong(BadAnswer):
@@ -84,7 +78,6 @@ class Transfer:
         most: int,
         progress: Callable[[int], None],
     ) -> None:
-        self._transport = transport
         self._workers = workers
         self._slots = slots
         self._asset = asset
@@ -99,7 +92,7 @@ class Transfer:
         self._pace = Pace(most)
         self._came = 0
         self._in_one = False
-        self._link: Location | None = None
+        self._link = Link(transport, asset)
         self._md5: bytes | None = None
         self._modified: float | None = None
 
@@ -165,7 +158,8 @@ class Transfer:
         self._stopping.clear()
         self._helpers.clear()
         self._connections, self._pace = 1, Pace(self._most)
-        self._link = self._md5 = None
+        self._link.forget()
+        self._md5 = None
 
     def _fetch_first(self) -> None:
         total = 0
@@ -188,9 +182,9 @@ class Transfer:
                 self._part.settle()
 
         try:
-            self._ask(0, LONGEST_REQUEST, into)
+            self._link.ask(0, LONGEST_REQUEST, into)
             if self._part.version is None:
-                self._ask(0, total, into)
+                self._link.ask(0, total, into)
         except Unavailable:
             if self._part.version is None or self._in_one:
                 raise
@@ -240,7 +234,7 @@ class Transfer:
             except Unavailable as error:
                 # What others have brought meanwhile counts too: the server is there.
                 failures = failures + 1 if self._came - before < _PROGRESS else 0
-                is_hopeless = failures and not isinstance(error, _Broken)
+                is_hopeless = failures and not isinstance(error, Broken)
                 if is_hopeless or failures == _FAILURES or self._in_one:
                     raise
                 self._stopping.wait(_PAUSE_SECONDS * 2**failures if failures else 0)
@@ -274,7 +268,7 @@ class Transfer:
             self._drain(stream, claim)
 
         if claim.at < claim.stop:
-            self._ask(claim.at, claim.stop, into, once=once)
+            self._link.ask(claim.at, claim.stop, into, once=once)
 
     def _drain(self, stream: Stream, claim: Claim) -> None:
         came = 0
@@ -284,43 +278,6 @@ class Transfer:
             self._look(new)
             if new < len(piece) or self._stopping.is_set():
                 return
-
-    def _ask(
-        self, start: int, stop: int, into: Callable[[Stream], None], *, once: bool = False
-    ) -> None:
-        """Ask for a range at the link that last answered, else at a new one."""
-        known = self._link
-        link = known or self._asset.locate(0.0)
-        try:
-            self._ask_at(link, start, stop, into, once=once)
-        except (Denied, NotFound):
-            if known is None and time.monotonic() - link.fetched < _NEW_LINK_SECONDS:
-                raise
-            self._ask_at(self._asset.locate(link.fetched), start, stop, into, once=once)
-
-    def _ask_at(
-        self,
-        link: Location,
-        start: int,
-        stop: int,
-        into: Callable[[Stream], None],
-        *,
-        once: bool,
-    ) -> None:
-        has_begun = False
-
-        def take(stream: Stream) -> None:
-            nonlocal has_begun
-            has_begun = True
-            self._link = Location(stream.url, link.fetched)
-            into(stream)
-
-        try:
-            self._transport.pour_range(
-                link.href, start, stop, take, expect_html=self._asset.is_html, once=once
-            )
-        except Unavailable as error:
-            raise _Broken(str(error)) if has_begun else error from None
 
     def _learn(self, stream: Stream) -> None:
         self._md5 = stream.md5 or self._md5
