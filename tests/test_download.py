@@ -16,7 +16,7 @@ from rooms import asset_at, multihash
 
 from mlhubfs.content.asset import AssetRef, Location
 from mlhubfs.content.checksum import parse_checksum
-from mlhubfs.download import gaps, part, transfer
+from mlhubfs.download import downloader, gaps, part, transfer
 from mlhubfs.download.downloader import Downloader, IfExists, Wanted
 from mlhubfs.download.part import PartFile, Version
 from mlhubfs.download.transfer import LONGEST_REQUEST
@@ -75,6 +75,11 @@ class Desk(contextlib.ExitStack):
         self.downloader = Downloader(self.transport, self.workers, connections=connections)
         asset = asset or self.asset(*(paths or ("/file",)), identity=identity)
         return self.downloader.fetch(asset, self.target, progress=progress, **more)
+
+    def put(self, data):
+        """Have a file where the download goes."""
+        self.target.parent.mkdir(exist_ok=True)
+        self.target.write_bytes(data)
 
     def names(self):
         return sorted(path.name for path in self.target.parent.iterdir())
@@ -574,19 +579,101 @@ class TestAlternates:
 
 class TestWhatIsThere:
     @pytest.mark.promise("`--if-exists skip` asks no server for a file that is there.")
-    @pytest.mark.parametrize("if_exists", [IfExists.SKIP, IfExists.RESUME])
-    def test_a_complete_file_costs_no_request(self, desk, if_exists):
-        """Its size is the catalog's, or the catalog tells none."""
-        desk.target.parent.mkdir()
-        desk.target.write_bytes(DATA)
-        assert not desk.fetch(if_exists=if_exists, size=SIZE)
-        assert not desk.fetch(if_exists=if_exists)
+    def test_to_skip_asks_no_server(self, desk):
+        """Whatever the file holds, and whatever the catalog says of it."""
+        desk.put(OTHER[:500])
+        asset = desk.mirrored("/file", checksum=parse_checksum(multihash(DATA)))
+        assert not desk.fetch(if_exists=IfExists.SKIP)
+        assert not desk.fetch(if_exists=IfExists.SKIP, asset=asset, size=SIZE)
         assert desk.server.requests == []
+
+    def test_a_file_of_the_catalogs_size_costs_no_request(self, desk):
+        """Where the catalog tells no digest."""
+        desk.put(DATA)
+        assert not desk.fetch(size=SIZE)
+        assert desk.server.requests == []
+
+    @pytest.mark.promise(
+        "A file that is there stays if it has the catalog's `file:size` and `file:checksum`, or, "
+        "where neither is told, the size that storage tells, if it tells any, when asked for one "
+        "byte; else it is fetched anew, and stays until the new one is complete."
+    )
+    @pytest.mark.parametrize("size", [None, SIZE])
+    def test_a_file_with_the_catalogs_digest_costs_no_request(self, desk, size):
+        """One with another is fetched anew, though its size is the same."""
+        asset = desk.mirrored("/file", checksum=parse_checksum(multihash(DATA)))
+        desk.server.on("/file", Asset(content=DATA))
+        desk.put(OTHER)
+        assert desk.fetch(asset=asset, size=size)
+        assert desk.is_complete()
+        assert desk.asked_bytes() == SIZE
+        assert not desk.fetch(asset=asset, size=size)
+        assert desk.server.requests == []
+
+    def test_a_file_that_cannot_be_read_is_fetched_anew(self, desk, monkeypatch):
+        """Whether its digest is the catalog's nobody knows."""
+
+        def refuse(path, kind):
+            raise PermissionError(path)
+
+        monkeypatch.setattr(downloader, "digest_of", refuse)
+        desk.put(DATA)
+        desk.server.on("/file", Asset(content=DATA))
+        asset = desk.mirrored("/file", checksum=parse_checksum(multihash(DATA)))
+        assert desk.fetch(asset=asset)
+        assert desk.is_complete()
+
+    @pytest.mark.promise(
+        "A file that is there stays if it has the catalog's `file:size` and `file:checksum`, or, "
+        "where neither is told, the size that storage tells, if it tells any, when asked for one "
+        "byte; else it is fetched anew, and stays until the new one is complete."
+    )
+    @pytest.mark.parametrize("size", [0, 1, 1000])
+    @pytest.mark.parametrize("ranges", [True, False])
+    def test_where_the_catalog_tells_no_size_storage_is_asked(self, desk, size, ranges):
+        """By one request for a byte; what has the size that it tells is left."""
+        desk.server.on("/file", Asset(content=DATA[:size], ranges=ranges))
+        desk.put(OTHER[:size])
+        assert not desk.fetch()
+        assert [one.headers["range"] for one in desk.server.requests] == ["bytes=0-0"]
+        assert desk.is_complete(OTHER[:size])
+
+    @pytest.mark.parametrize("there", [b"", b"ten bytes.", DATA + b"more"])
+    def test_a_file_of_another_size_than_storage_tells_is_fetched_anew(self, desk, there):
+        """An empty one, a beginning, one that was longer before."""
+        desk.server.on("/file", Asset(content=DATA))
+        desk.put(there)
+        assert desk.fetch()
+        assert desk.is_complete()
+        assert desk.asked_bytes() == 1 + SIZE
+
+    def test_a_file_whose_size_cannot_be_told_is_left(self, desk):
+        """Only the end of the stream would tell it."""
+        desk.server.on("/file", Asset(content=DATA, ranges=False, chunked=True))
+        desk.put(OTHER)
+        assert not desk.fetch()
+        assert desk.is_complete(OTHER)
+
+    def test_the_size_is_asked_for_as_the_bytes_are(self, desk):
+        """With a new link where the old one is refused, and at the next href after that."""
+        desk.server.on("/old", Reply(403))
+        desk.server.on("/new", Asset(content=DATA))
+        desk.put(DATA)
+        old, new = (Location(f"{desk.server.url}/{one}", 1.0) for one in ("old", "new"))
+        renewed = AssetRef(("source", "c", "i", "a"), lambda after: new if after else old)
+        assert not desk.fetch(asset=renewed)
+        assert not desk.fetch(asset=desk.mirrored("/gone", "/new"))
+
+    def test_where_no_size_can_be_had_it_is_an_error(self, desk):
+        """And the file stays as it is."""
+        desk.put(OTHER)
+        with pytest.raises(NotFound):
+            desk.fetch()
+        assert desk.is_complete(OTHER)
 
     def test_a_file_of_another_size_is_fetched_anew(self, desk):
         """It may be a beginning, but of what? It stays until the new one is there."""
-        desk.target.parent.mkdir()
-        desk.target.write_bytes(OTHER[:500])
+        desk.put(OTHER[:500])
         seen = []
 
         def look(request):

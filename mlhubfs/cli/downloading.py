@@ -42,9 +42,14 @@ from mlhubfs.session import Session, open_session
     type=click.Choice([one.value for one in IfExists]),
     default=IfExists.RESUME.value,
     show_default=True,
-    help="What is done about files that are there; to skip asks no server for them.",
+    help="What is done about files that are there: resume fetches those anew that are not what "
+    "catalog or storage tells, skip asks no server for them.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be downloaded, and how large it is.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be downloaded, and how large it is; asks storage for nothing.",
+)
 @click.option(
     "--jobs",
     type=click.IntRange(1, 64),

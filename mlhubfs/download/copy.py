@@ -97,7 +97,7 @@ class Copies:
         digest = hashlib.blake2b(ascii(version).encode(), digest_size=8).hexdigest()
         target = self._folder / f"{digest}{_WHOLE}"
         # Without a validator, one version cannot be told from another.
-        how = IfExists.RESUME if version.validator else IfExists.OVERWRITE
+        how = IfExists.SKIP if version.validator else IfExists.OVERWRITE
         asset = AssetRef((self._url,), lambda _: Location(self._url, time.monotonic()))
         is_new = self._downloader.fetch(asset, target, if_exists=how)
         if is_new and self._ask() != version:

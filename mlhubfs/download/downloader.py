@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 from mlhubfs.content.alternates import at_each_href, first_answer
 from mlhubfs.content.asset import AssetRef
-from mlhubfs.download.part import PartFile, Version
+from mlhubfs.download.link import Link
+from mlhubfs.download.part import PartFile, Version, digest_of
 from mlhubfs.download.transfer import Transfer
 from mlhubfs.errors import MlhubfsError
 from mlhubfs.transport.client import Transport
@@ -37,7 +38,8 @@ class IfExists(StrEnum):
     """What to do about a file that is there, and about the part of one."""
 
     RESUME = "resume"
-    """Leave it if it is complete, else go on with its part."""
+    """Leave it if it has the catalog's size and digest, or else storage's size; otherwise fetch it
+    anew, from its part on."""
     SKIP = "skip"
     """Leave it, whatever it is."""
     OVERWRITE = "overwrite"
@@ -79,7 +81,9 @@ class Downloader:
         what has come until then is kept beside `target`, and the next call goes on from there. But
         of a file that is not what storage or the catalog says (BadAnswer) nothing is kept.
         """
-        if self.is_there(target, size, if_exists):
+        if self.is_there(target, size, if_exists) and (
+            if_exists is IfExists.SKIP or self._is_right(asset, target, size)
+        ):
             return False
         part = PartFile(target, asset.key)
         try:
@@ -130,12 +134,31 @@ class Downloader:
 
     @staticmethod
     def is_there(target: Path, size: int | None, if_exists: IfExists) -> bool:
-        """Say whether nothing is to be done about `target`. Asks no server."""
+        """Say whether a file is there, of the catalog's size where that is told; asks no server."""
         if if_exists is IfExists.OVERWRITE:
             return False
         if not target.is_file():
             return False
         return if_exists is IfExists.SKIP or size is None or target.stat().st_size == size
+
+    def _is_right(self, asset: AssetRef, target: Path, size: int | None) -> bool:
+        """Say whether a file that is there is the asset.
+
+        It is by its digest where the catalog tells one, else by its size, which storage is asked
+        for where the catalog tells none.
+        """
+        try:
+            if asset.checksum:
+                return digest_of(target, asset.checksum.kind) == asset.checksum.digest
+            if size is None:
+                with self._slots:
+                    size = first_answer(at_each_href(asset), self._ask_size)
+            return size is None or target.stat().st_size == size
+        except OSError:  # it has gone meanwhile, or cannot be read: a new one can
+            return False
+
+    def _ask_size(self, asset: AssetRef) -> int | None:
+        return Link(self._transport, asset).size()
 
     def _bring(self, part: PartFile, size: int | None, progress: Progress, asset: AssetRef) -> None:
         Transfer(

@@ -44,6 +44,18 @@ class Link:
                 raise
             self._ask_at(self._asset.locate(link.fetched), start, stop, into, once=once)
 
+    def size(self) -> int | None:
+        """Return how many bytes storage has by one request; None where only the end would tell."""
+        sizes: list[int | None] = []
+
+        def take(stream: Stream) -> None:
+            sizes.append(stream.total)
+            if not stream.is_whole:
+                stream.read(1)  # the connection can then be used again
+
+        self.ask(0, 1, take)
+        return sizes[-1]
+
     def forget(self) -> None:
         """Ask at the asset's own link the next time."""
         self._last = None

@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,8 +145,7 @@ class PartFile:
         """Return the digest of what is there, in hexadecimal digits; `kind` is hashlib's name."""
         with self._told(), open(self._descriptor, "rb", closefd=False) as file:
             file.seek(0)
-            made = hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False))
-        return made.hexdigest()
+            return _digest(file, kind)
 
     def finish(self, modified: float | None) -> None:
         """Make it the target, with that time."""
@@ -242,6 +242,17 @@ class PartFile:
 
     def _is_worth_keeping(self) -> bool:
         return bool(self.version and self.version.validator and self.done)
+
+
+def digest_of(path: Path, kind: str) -> str:
+    """Return the digest of a file that is complete, as `PartFile.digest` does; raises OSError."""
+    with path.open("rb") as file:
+        return _digest(file, kind)
+
+
+def _digest(file: BufferedReader, kind: str) -> str:
+    made = hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False))
+    return made.hexdigest()
 
 
 def _ranges(value: Any, version: Version) -> list[Range]:
