@@ -16,6 +16,7 @@
     ├── BadAnswer          EIO         the server's answer contradicts itself or what was asked
     │   └── Rejected       EIO         the server does not take the question (400, 405, 422, 501)
     ├── NotWritten         EIO         a file on this machine cannot be written: which one, and why
+    ├── InUse              EBUSY       another process writes the file that was to be downloaded
     ├── IndexUnusable      EIO         the index on disk fails: what needs it goes on without
     ├── WalkGone           EIO         a walk of the index has ended, or is not where it was left
     ├── CacheUnusable      EIO         the cache cannot be looked over, or is not there
@@ -121,9 +122,15 @@ class Rejected(BadAnswer):
 
 
 class NotWritten(MlhubfsError):
-    """What was downloaded cannot be written: the disk is full, the folder not ours, or in use."""
+    """What was downloaded cannot be written: the disk is full, or the folder not ours."""
 
     errno = errno.EIO
+
+
+class InUse(MlhubfsError):
+    """The file that was to be downloaded is written by another process: only that one is not."""
+
+    errno = errno.EBUSY
 
 
 class IndexUnusable(MlhubfsError):

@@ -20,7 +20,7 @@ from mlhubfs.download import downloader, gaps, part, transfer
 from mlhubfs.download.downloader import Downloader, IfExists, Wanted
 from mlhubfs.download.part import PartFile, Version
 from mlhubfs.download.transfer import LONGEST_REQUEST
-from mlhubfs.errors import BadAnswer, Changed, NotFound, NotWritten, Unavailable
+from mlhubfs.errors import BadAnswer, Changed, InUse, NotFound, NotWritten, Unavailable
 from mlhubfs.transport.client import Transport
 from mlhubfs.transport.workers import Workers
 
@@ -690,7 +690,7 @@ class TestWhatIsThere:
         """The second is told so."""
         other = PartFile(desk.target, "")
         desk.server.on("/file", Asset(content=DATA))
-        with pytest.raises(NotWritten, match="already"):
+        with pytest.raises(InUse, match=r"another process is downloading file\.tar\.gz"):
             desk.fetch()
         other.release()
         assert desk.fetch()

@@ -20,6 +20,7 @@ from commands import MLHUBFS, User, names, need_root, refused
 from faulty import Asset, FaultyServer, Pattern, Reply
 from rooms import KEY, answer, mlhub, multihash, real, stac_collection, stac_item
 
+from mlhubfs.download.part import PartFile
 from mlhubfs.server.run import LocalServer
 
 SIZE = 30_000_001
@@ -356,6 +357,30 @@ class TestAssets:
         asked = {one.path: one.headers["range"] for one in host.requests if "/store/" in one.path}
         assert asked.pop("/store/10") != "bytes=0-0"
         assert set(asked.values()) == {"bytes=0-0"}
+
+    @pytest.mark.promise(
+        "A file that another process is downloading at that moment fails alone: the others come, "
+        "and the exit code is 1."
+    )
+    @pytest.mark.parametrize("taken", ["B02.tif", "stac.json"])
+    def test_what_another_process_downloads_alone_fails(self, user, host, tmp_path, taken):
+        """The others come; the same command is told to try again."""
+        hrefs = {"B02": "/store", "B03": "/store", "B04": "/store"}
+        mlhub(host, {"d": {"c": [stac_item("a", hrefs)]}})
+        host.on("/store", Asset(content=b"chip"))
+        other = PartFile(tmp_path / "d/c/a" / taken, "")
+        done = user.run("download", "d", "--assets", source=root_of(host))
+        assert done.code == 1
+        assert done.err.splitlines() == [
+            f"mlhubfs: d/c/a/{taken}: another process is downloading {taken}",
+            "1 failed: the same command tries again",
+        ]
+        other.keep()
+        other.release()
+        there = {"B02.tif", "B03.tif", "B04.tif", "stac.json"}
+        assert set(names(tmp_path / "d/c/a")) == there - {taken}
+        assert user.run("download", "d", "--assets", source=root_of(host)).code == 0
+        assert set(names(tmp_path / "d/c/a")) == there
 
     def test_a_file_comes_from_where_it_can_be_had(self, user, host, tmp_path):
         """As in a mount: from its first `alternate` that answers."""

@@ -21,7 +21,7 @@ from mlhubfs.download.archives import (
 from mlhubfs.download.downloader import CONNECTIONS, Downloader, IfExists, Wanted
 from mlhubfs.download.geometry import touching
 from mlhubfs.download.selection import Missing, Selection, Selector, Text
-from mlhubfs.errors import MlhubfsError, NotFound, NotWritten
+from mlhubfs.errors import InUse, MlhubfsError, NotFound, NotWritten
 from mlhubfs.session import Session, open_session
 
 
@@ -258,11 +258,18 @@ class _Run:
                 elif isinstance(one, Missing):
                     self._failed.append(one)
                 elif write:
-                    self._documents += 1
-                    if self._is_news(one):
-                        self._downloader.put(one.target, one.content)
+                    self._write(one)
                 else:
                     self._documents += self._is_news(one)
+
+    def _write(self, text: Text) -> None:
+        try:
+            if self._is_news(text):
+                self._downloader.put(text.target, text.content)
+        except InUse as error:
+            self._failed.append((text.target, error))
+        else:
+            self._documents += 1
 
     def _is_news(self, text: Text) -> bool:
         there = self._downloader.is_there(text.target, len(text.content), self._if_exists)

@@ -77,9 +77,10 @@ class Downloader:
     ) -> bool:
         """Have `asset` in the file `target`; return whether any of it had to be fetched.
 
-        `size` is the catalog's word for it. Raises the errors of the transport and NotWritten;
-        what has come until then is kept beside `target`, and the next call goes on from there. But
-        of a file that is not what storage or the catalog says (BadAnswer) nothing is kept.
+        `size` is the catalog's word for it. Raises the errors of the transport, NotWritten, and
+        InUse; what has come until then is kept beside `target`, and the next call goes on from
+        there. But of a file that is not what storage or the catalog says (BadAnswer) nothing is
+        kept.
         """
         if self.is_there(target, size, if_exists) and (
             if_exists is IfExists.SKIP or self._is_right(asset, target, size)
@@ -118,7 +119,7 @@ class Downloader:
             yield self._landed(*flying.popleft())
 
     def put(self, target: Path, content: bytes) -> None:
-        """Have `content` in the file `target`; raises NotWritten."""
+        """Have `content` in the file `target`; raises NotWritten and InUse."""
         part = PartFile(target, "")
         try:
             part.begin(Version(len(content), ""))

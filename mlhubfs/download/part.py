@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlhubfs.download.gaps import Claim, Gaps, Range
-from mlhubfs.errors import NotWritten
+from mlhubfs.errors import InUse, NotWritten
 
 _SUFFIX = ".mlhubfs-part"
 _NOTE_SECONDS = 0.5  # what a killed process fetches again at most
@@ -49,7 +49,8 @@ class Version(NamedTuple):
 class PartFile:
     """The beginnings of `target`, which is to hold what `identity` names; to be released.
 
-    Raises NotWritten where the disk does not do what it should, or another process is at it.
+    Raises NotWritten where the disk does not do what it should, and InUse where another process is
+    at it.
     """
 
     def __init__(self, target: Path, identity: str) -> None:
@@ -178,7 +179,7 @@ class PartFile:
                 is_ours = os.path.samestat(os.fstat(descriptor), self._path.stat())
             except BlockingIOError:
                 os.close(descriptor)
-                raise NotWritten(f"{self._target} is being downloaded already") from None
+                raise InUse(f"another process is downloading {self._target.name}") from None
             except FileNotFoundError:
                 is_ours = False
             if is_ours:

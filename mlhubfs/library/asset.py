@@ -70,8 +70,8 @@ class Asset:
         A folder is one that exists, or whose name ends in a slash; folders are made as needed. The
         file is there when it is whole, and has the catalog's size and checksum. `if_exists` is
         `resume` (leave a file that is whole, go on with a part), `skip` (leave any) or `overwrite`.
-        Raises NotWritten, and the transport's errors; what had come by then is kept for the next
-        time, but for wrong bytes (BadAnswer).
+        Raises NotWritten, InUse where another process is at the file, and the transport's errors;
+        what had come by then is kept for the next time, but for wrong bytes (BadAnswer).
         """
         if if_exists not in list(IfExists):
             choices = ", ".join(IfExists)
