@@ -9,6 +9,7 @@ from rooms import Rooms, answer, asked, features, mlhub, stac_collection, stac_i
 from mlhubfs.catalog import catalog as catalog_module
 from mlhubfs.catalog.catalog import Catalog
 from mlhubfs.catalog.models import Item, Listed, Page
+from mlhubfs.catalog.where import Where
 from mlhubfs.errors import BadAnswer, NotFound, Unavailable
 from mlhubfs.transport.workers import Workers
 from mlhubfs.tree.names import encode
@@ -61,6 +62,18 @@ def test_an_item_that_a_page_brought_is_not_asked_for(host, catalog):
     assert catalog.listed("c", "c") == 1498904430
     assert catalog.listed("c", "nobody") is None
     assert asked(host) == []
+
+
+@pytest.mark.parametrize("between", ["", "bc"])
+def test_of_items_with_the_same_id_the_first_is_the_one(host, tmp_path, between):
+    """Of one page, and of two; for who lists, looks up, and searches."""
+    twins = [stac_item("a", which=which) for which in ("first", "second")]
+    mlhub(host, {"d": {"c": [twins[0], *map(stac_item, between), twins[1]]}})
+    with Rooms(host, page_size=2, index=tmp_path / "index") as rooms:
+        assert listed(rooms.catalog) == ["a", *between]
+        named = Where.parse(["which=first|second"])
+        items = [rooms.catalog.item("c", "a"), *rooms.catalog.search("c", named)]
+        assert [b'"first"' in bytes(one.document) for one in items] == [True, True]
 
 
 def test_pages_are_asked_for_as_they_are_read(host, catalog):

@@ -322,6 +322,19 @@ class TestAssets:
             item = json.loads((chip.parent / "stac.json").read_text())
             assert item["assets"]["B02"]["href"] == "./B02.tif"
 
+    def test_of_items_with_the_same_id_the_first_is_downloaded(self, user, host, tmp_path):
+        """As it is shown; and so the next time, when the index knows it."""
+        twins = [stac_item("i", {key: "/store"}) for key in ("B02", "B03")]
+        top = stac_collection("c", links=[{"rel": "item", "href": f"{one}.json"} for one in "ab"])
+        host.on("/c.json", answer(top))
+        host.on("/a.json", answer(twins[0]))
+        host.on("/b.json", answer(twins[1]))
+        host.on("/store", Asset(content=b"chip"))
+        for _ in range(2):
+            done = user.run("download", "/", "--assets", source=f"{host.url}/c.json")
+            assert (done.code, done.err) == (0, "")
+            assert names(tmp_path / "i") == ["B02.tif", "stac.json"]
+
     def test_files_of_all_items_come_once(self, user, host, tmp_path):
         """They stand in `_common`, and the items' JSON says so."""
         host.on("/store/x", Asset(content=b"chip"))

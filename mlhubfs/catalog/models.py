@@ -151,6 +151,8 @@ class Page(msgspec.Struct, frozen=True):
     """When it was asked for, on the monotonic clock."""
     size: int = 0
     """Bytes of JSON."""
+    is_first: bool = False
+    """Whether a listing begins with it, where the pager has told."""
 
 
 class CollectionPage(msgspec.Struct, frozen=True):

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from mlhubfs.catalog.models import Page
 from mlhubfs.errors import BadAnswer, NotFound, Rejected, Unavailable
 from mlhubfs.transport.workers import Begin
@@ -83,7 +85,7 @@ class Pager:
                 continue
             self._seconds = time.monotonic() - began
             self._learn(limit, page)
-            return page
+            return msgspec.structs.replace(page, is_first=cursor is None)
 
     def has_more(self, cursor: str | None, page: Page) -> bool:
         """Say whether a last page that is as full as it could be may not be the last.

@@ -1,13 +1,15 @@
 """The items of the pages that came last, whose download links still work.
 
 Owns their JSON, page by page, the oldest out first. The index keeps items without their links, and
-whoever lists a directory often reads in it next: that must not cost a request an item.
+whoever lists a directory often reads in it next: that must not cost a request an item. Of items
+with the same id in one listing it is the first, as in the index.
 
 *Threading.* Any thread; one lock, held for no longer than a look-up.
 """
 
 import threading
 from collections import deque
+from collections.abc import Iterator
 
 from mlhubfs.catalog.models import Item, Json, Page, parse_item
 
@@ -25,9 +27,13 @@ class Recent:
         """Keep the items of a page, if they are not too much altogether."""
         if page.size > self._capacity:
             return
-        items = {item.id: item.document for item in page.items}
-        bare = Page((), page.next, page.matched, page.fetched, page.size)
+        items = {item.id: item.document for item in reversed(page.items)}
+        bare = Page((), page.next, page.matched, page.fetched, page.size, page.is_first)
         with self._lock:
+            if not page.is_first:
+                for known in self._of_listing(collection):
+                    for item_id in known.keys() & items.keys():
+                        del items[item_id]
             self._pages.appendleft((collection, bare, items))
             self._size += page.size
             while self._size > self._capacity:
@@ -40,3 +46,11 @@ class Recent:
                 if name == collection and item_id in items and page.fetched > after:
                     return parse_item(items[item_id], page.fetched)
         return None
+
+    def _of_listing(self, collection: str) -> Iterator[dict[str, Json]]:
+        """Yield the items of each page since the last one that began a listing."""
+        for name, page, items in self._pages:
+            if name == collection:
+                yield items
+                if page.is_first:
+                    return
