@@ -556,6 +556,45 @@ class TestAssets:
         assert done.code == 0, done.err
         assert {path.name for path in (tmp_path / "d/c/i").glob("*")} == files
 
+    @pytest.mark.parametrize(
+        ("words", "files"),
+        [
+            (["--collection", "c=B02"], ["B02.tif", "stac.json"]),
+            (["--collection", "c", "--where", "kind=x"], ["B02.tif", "B03.tif", "stac.json"]),
+            (["--catalog-only"], ["stac.json"]),
+            (["--where", "kind=y"], []),
+            (["--bbox", "100,0,101,1", "--collection", "c=B02"], []),
+        ],
+    )
+    def test_a_selection_holds_for_a_file_too(self, user, host, tmp_path, words, files):
+        """As for its item: what was not asked for is not downloaded."""
+        host.on("/store", Asset(content=b"chip"))
+        item = stac_item("i", {"B02": "/store", "B03": "/store"}, kind="x")
+        mlhub(host, {"d": {"c": [item]}})
+        paths = [f"d/c/i/{name}" for name in ("B02.tif", "B03.tif", "stac.json")]
+        done = user.run("download", *paths, *words, source=root_of(host))
+        assert done.code == 0, done.err
+        assert sorted(path.name for path in (tmp_path / "d/c/i").glob("*")) == files
+
+    def test_a_file_of_no_selected_collection_is_refused(self, user, host):
+        """As its item is."""
+        mlhub(host, {"d": {"c": [stac_item("i", {"B02": "/store"})]}})
+        for path in ("d/c/i/B02.tif", "d/c/i/stac.json"):
+            done = user.run("download", path, "--collection", "x", source=root_of(host))
+            refused(done, f"/{path} has no collection 'x', but c")
+
+    @pytest.mark.parametrize(
+        ("words", "there"), [(["--catalog-only"], False), (["--collection", "c=own"], True)]
+    )
+    def test_a_selection_holds_for_a_collections_own_file(self, user, host, tmp_path, words, there):
+        """By the key of its asset."""
+        host.on("/store", Asset(content=b"own"))
+        own = stac_collection("c", {"own": {"href": "/store", "type": "image/tiff"}})
+        mlhub(host, {"d": {"c": []}}, collections={"c": own})
+        done = user.run("download", "d/c/_common/own.tif", *words, source=root_of(host))
+        assert done.code == 0, done.err
+        assert (tmp_path / "d/c/_common/own.tif").exists() == there
+
     def test_what_a_view_shows_comes_to_where_it_stands(self, user, host, tmp_path):
         """So that the links of its JSON hold."""
         host.on("/store", Asset(content=b"chip"))

@@ -94,10 +94,8 @@ class Selector:
         node = self._tree.node(path)
         if isinstance(node, Symlink):  # of a view: the files go where they always stand
             yield from self.files(target_of(path, node))
-        elif isinstance(node, AssetFile):
-            yield Wanted(node.asset, self._target(path), node.told_size)
-        elif isinstance(node, Document):
-            yield self._text(path)
+        elif isinstance(node, AssetFile | Document):
+            yield from self._file(path, node)
         elif isinstance(node, Root):
             yield from self._source(node)
         elif isinstance(node, DatasetDirectory):
@@ -109,7 +107,8 @@ class Selector:
                 self._raise_if_unknown(path, known)
             yield from self._chosen(self._below(path, node))
         elif isinstance(node, ItemDirectory):
-            yield from self._known_item(path, *node.ids)
+            if self._has_item(path, node):
+                yield from self._item(path, node.ids[0])
         else:
             yield from self._whole(path)
 
@@ -248,10 +247,22 @@ class Selector:
         path = os.path.normpath(folder / href)
         return Path(path) in self._coming or os.path.isfile(path)  # noqa: PTH113 - any href at all
 
-    def _known_item(self, path: str, collection_id: str, item_id: str) -> Iterator[Found]:
+    def _has_item(self, path: str, node: ItemDirectory) -> bool:
+        """Say whether an item that is named by its path, or by one below it, is wanted."""
+        self._raise_if_unknown(path, {node.ids[0]})
+        return self._selection.where.matches(self._catalog.item(*node.ids).document)
+
+    def _file(self, path: str, node: AssetFile | Document) -> Iterator[Found]:
+        above = self._tree.node(posixpath.dirname(path))
+        if isinstance(above, ItemDirectory) and not self._has_item(path, above):
+            return
+        if isinstance(node, Document):
+            yield self._text(path)
+            return
+        _, collection_id, *_, key = node.asset.identity
         self._raise_if_unknown(path, {collection_id})
-        if self._selection.where.matches(self._catalog.item(collection_id, item_id).document):
-            yield from self._item(path, collection_id)
+        if self._selection.has_asset(collection_id, key):
+            yield Wanted(node.asset, self._target(path), node.told_size)
 
     def _common(self, path: str, collection_id: str) -> Iterator[Found]:
         for file in self._assets(path, collection_id):
