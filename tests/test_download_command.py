@@ -503,6 +503,36 @@ class TestAssets:
         assert "0 files in all; 0 bytes" in told
         assert "0 documents" in told
 
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ("d/c/i/B02.tif",) * 3,
+            ("d/c/i/B02.tif", "--collection", "c=B02", "d/c/i", "d/c/i"),
+            ("d/c/i/B02.tif", "--collection", "c=B02", "c", "d", "/", "d/c/i/B02.tif"),
+        ],
+    )
+    def test_what_is_named_twice_counts_once(self, user, host, words):
+        """In a dry run, and when it comes."""
+        host.on("/store", Asset(content=b"chip"))
+        mlhub(host, {"d": {"c": [stac_item("i", {"B02": "/store", "B03": "/store"})]}})
+        told = user.run("download", "--dry-run", *words, source=root_of(host)).out
+        one = "1 file in all; its size is known when fetched"
+        assert [" ".join(line.split()) for line in told.splitlines()[:2]] == ["1 file d/c", one]
+        done = user.run("download", *words, source=root_of(host))
+        assert done.out.startswith("1 file and ")
+        assert len(host.to("/store")) == 1
+
+    def test_a_file_that_a_directory_does_not_bring_comes_beside_it(self, user, host, tmp_path):
+        """An archive, and what the source itself has."""
+        mlhub(host, {"d": {"c": []}})
+        host.on("/storage", Asset(content=b"archive"))
+        host.on("/v1/archive/c/info", answer({"collection": "c", "dataset": "d", "size": 7}))
+        words = ("/", "d/c/@archive.tar.gz", "README.txt", "--assets")
+        done = user.run("download", *words, source=root_of(host))
+        assert (done.code, done.err) == (0, "")
+        assert (tmp_path / "d/c/@archive.tar.gz").read_bytes() == b"archive"
+        assert (tmp_path / "README.txt").exists()
+
     def test_an_archive_that_is_there_is_not_in_a_dry_run(self, user, host, tmp_path):
         """It would not be downloaded."""
         (tmp_path / TARGET).write_bytes(bytes(SIZE))

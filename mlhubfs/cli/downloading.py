@@ -23,6 +23,7 @@ from mlhubfs.download.geometry import touching
 from mlhubfs.download.selection import Missing, Selection, Selector, Text
 from mlhubfs.errors import InUse, MlhubfsError, NotFound, NotWritten
 from mlhubfs.session import Session, open_session
+from mlhubfs.tree.nodes import File
 
 
 @click.command()
@@ -116,7 +117,7 @@ def download(
         run = _Run(session, folder, exists, jobs)
         found = [_find(session, word) for word in words]
         ids = () if by_assets else tuple(dict.fromkeys(one for _, some in found for one in some))
-        paths = [path for path, some in found if by_assets or not some]
+        paths = _distinct(session, [path for path, some in found if by_assets or not some])
         selector = Selector(session.tree, session.catalog, selection, folder)
         with _interruptible():
             (run.tell_archives if dry_run else run.fetch_archives)(ids)
@@ -134,6 +135,19 @@ def _find(session: Session, word: str) -> tuple[str, tuple[str, ...]]:
     except NotFound:
         raise NotFound(f"there is no dataset, collection or path {word!r}") from None
     return path, archived_collections(session.catalog, node)
+
+
+def _distinct(session: Session, paths: list[str]) -> list[str]:
+    """Return the paths without what is named twice: with a directory comes what is below it.
+
+    Not with it come some files, such as an archive: they stay, see `_Run._files`.
+    """
+    above = tuple(f"{path.rstrip('/')}/" for path in paths)
+    return [
+        path
+        for path in dict.fromkeys(paths)
+        if path == "/" or not path.startswith(above) or isinstance(session.tree.node(path), File)
+    ]
 
 
 class _Run:
@@ -195,15 +209,17 @@ class _Run:
             if self._downloader.is_there(one.target, one.size, self._if_exists):
                 there += 1
                 continue
-            place = "/".join(one.target.relative_to(self._folder).parts[:2])
+            place = "/".join(one.target.parent.relative_to(self._folder).parts[:2])
             counts[place] = counts.get(place, 0) + 1
             told += one.size or 0
             is_all &= one.size is not None
         for place, count in counts.items():
             click.echo(f"{counted(count, 'file', '>9')}  {place}")
         if paths:
-            sizes = f"{told} bytes" if is_all else "sizes are known when they are fetched"
-            click.echo(f"{counted(sum(counts.values()), 'file', '>9')} in all; {sizes}")
+            count = sum(counts.values())
+            unknown = f"{'its size is' if count == 1 else 'sizes are'} known when fetched"
+            sizes = f"{told} bytes" if is_all else unknown
+            click.echo(f"{counted(count, 'file', '>9')} in all; {sizes}")
             click.echo(f"{counted(self._documents, 'document', '>9')} of the catalog")
         if there:
             click.echo(f"{counted(there, 'file', '>9')} there already")
@@ -251,8 +267,14 @@ class _Run:
                 self._absent.append(f"{target}: {error}; --assets downloads the files one by one")
 
     def _files(self, selector: Selector, paths: list[str], *, write: bool) -> Iterator[Wanted]:
+        named = {self._folder / path.lstrip("/") for path in paths}
+        seen: set[Path] = set()
         for path in paths:
             for one in selector.files(path):
+                if one.target in seen:
+                    continue
+                if one.target in named:  # a set of all would hold a whole catalog
+                    seen.add(one.target)
                 if isinstance(one, Wanted):
                     yield one
                 elif isinstance(one, Missing):
