@@ -18,6 +18,7 @@ import pystac
 import pytest
 from commands import MLHUBFS, User, names, need_root, refused
 from faulty import Asset, FaultyServer, Pattern, Reply
+from mounted import BINDINGS
 from rooms import KEY, answer, mlhub, multihash, real, stac_collection, stac_item
 
 from mlhubfs.download.part import PartFile
@@ -624,6 +625,27 @@ class TestAssets:
         done = user.run("download", "d/c/_common/own.tif", *words, source=root_of(host))
         assert done.code == 0, done.err
         assert (tmp_path / "d/c/_common/own.tif").exists() == there
+
+    @pytest.mark.parametrize("binding", BINDINGS[:1])
+    def test_a_path_inside_a_mount_is_one_of_its_source(
+        self, user, host, tmp_path, mounted, binding
+    ):
+        """Whatever $MLHUB_ROOT_URL says; who is in there may name an id all the same."""
+        host.on("/store", Asset(content=b"chip"))
+        mlhub(host, {"d": {"c": [stac_item("i", {"B02": "/store", "B03": "/store"})]}})
+        with mounted(root_of(host), binding=binding) as mount:
+
+            def run(*words, cwd=None):
+                words = ("download", *words, "-o", tmp_path)
+                return user.run(*words, cwd=cwd, source="http://127.0.0.1:9", **mount.environ)
+
+            assert run(mount.path / "d/c/i/B02.tif").err == ""
+            assert run("../i/B03.tif", cwd=mount.path / "d/c/i").err == ""
+            assert names(tmp_path / "d/c/i") == ["B02.tif", "B03.tif"]
+            assert run("c", "--catalog-only", cwd=mount.path).err == ""
+            assert names(tmp_path / "d/c/i") == ["B02.tif", "B03.tif", "stac.json"]
+            refused(run(mount.path / "d/c/i", "d"), "give paths inside one mount")
+            refused(run(mount.path / "d/none"), f"or path '{mount.path}/d/none'")
 
     def test_what_a_view_shows_comes_to_where_it_stands(self, user, host, tmp_path):
         """So that the links of its JSON hold."""

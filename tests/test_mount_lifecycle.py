@@ -632,3 +632,18 @@ def test_an_ordinary_user_cannot_let_others_in(nobody, source, binding):
     refused(
         nobody.run(*words, before=with_open_device(nobody)), "user_allow_other", "/etc/fuse.conf"
     )
+
+
+def test_paths_inside_a_mount_are_read_at_its_source(user, source):
+    """By `ls`, `cat` and `stat`, which show them as they were written."""
+    mounts.need_fuse("fuse3")
+    assert user.run("mount", source, "m").code == 0
+    nowhere = "http://127.0.0.1:9"
+    item = Path("m") / CHIP.parent
+    there = user.run("ls", CHIP.parent, source=source)
+    assert user.run("ls", item, source=nowhere) == there
+    assert user.run("cat", item / "stac.json", source=nowhere).out.startswith("{")
+    assert f"File: {item}\n" in user.run("stat", item, source=nowhere).out
+    refusal = "ls: cannot access 'm/nope': No such file or directory\n"
+    assert user.run("ls", "m/nope", source=nowhere) == (2, "", refusal)
+    assert user.run("umount", "m").code == 0

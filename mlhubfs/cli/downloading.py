@@ -1,8 +1,8 @@
 """The command that downloads: archives, or assets one by one."""
 
+import contextlib
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from mlhubfs.catalog.conditions import condition
 from mlhubfs.catalog.where import Where
-from mlhubfs.cli.options import load
+from mlhubfs.cli.places import one_place
 from mlhubfs.cli.table import counted
 from mlhubfs.download.archives import (
     archive_path,
@@ -28,7 +28,12 @@ from mlhubfs.tree.nodes import File
 
 @click.command()
 @click.argument("words", nargs=-1, required=True, metavar="DATASET|COLLECTION|PATH...")
-@click.option("-s", "--source", help="Root URL of the API; else $MLHUB_ROOT_URL, else MLHub's own.")
+@click.option(
+    "-s",
+    "--source",
+    help="Root URL of the API; else that of the mount that PATH is inside, else $MLHUB_ROOT_URL, "
+    "else MLHub's own.",
+)
 @click.option(
     "-o",
     "--output",
@@ -103,7 +108,8 @@ def download(
     """Download the archives of datasets and collections, or their files one by one.
 
     What is interrupted, even by a crash, goes on where it stopped when the same command is given
-    again. A name that has appeared in DIR is complete; its path is printed.
+    again. A name that has appeared in DIR is complete; its path is printed. PATH is one inside the
+    source, or inside a mount.
     """
     where = _parse_where(conditions, bbox, when, intersects)
     selection = Selection(_parse_collections(collections), where, catalog_only)
@@ -113,9 +119,12 @@ def download(
         words = tuple(word for word in words if not _said(archive_path(folder, word)))
     if not words:
         return
-    with open_session(load(source, texts)) as session:
+    if "" in words:
+        raise NotFound("'' means nothing: give a dataset, collection or path, or / for all")
+    config, inner = one_place(words, source, texts)
+    with open_session(config) as session:
         run = _Run(session, folder, exists, jobs)
-        found = [_find(session, word) for word in words]
+        found = [_find(session, *both) for both in zip(inner, words, strict=True)]
         ids = () if by_assets else tuple(dict.fromkeys(one for _, some in found for one in some))
         paths = _distinct(session, [path for path, some in found if by_assets or not some])
         selector = Selector(session.tree, session.catalog, selection, folder)
@@ -125,16 +134,16 @@ def download(
         sys.exit(run.end(selector.unknown_assets()))
 
 
-def _find(session: Session, word: str) -> tuple[str, tuple[str, ...]]:
-    """Return the path that a word means, and the collections whose archives are meant by it."""
-    if not word:
-        raise NotFound("'' means nothing: give a dataset, collection or path, or / for all")
-    try:
-        path = find_path(session.around, word)
-        node = session.tree.node(path)
-    except NotFound:
-        raise NotFound(f"there is no dataset, collection or path {word!r}") from None
-    return path, archived_collections(session.catalog, node)
+def _find(session: Session, inner: str, word: str) -> tuple[str, tuple[str, ...]]:
+    """Return the path that a word means, and the collections whose archives are meant by it.
+
+    It means `inner`, as `one_place` has it; whoever is inside a mount may name an id all the same.
+    """
+    for meant in dict.fromkeys((inner, word)):
+        with contextlib.suppress(NotFound):
+            path = find_path(session.around, meant)
+            return path, archived_collections(session.catalog, session.tree.node(path))
+    raise NotFound(f"there is no dataset, collection or path {word!r}")
 
 
 def _distinct(session: Session, paths: list[str]) -> list[str]:
@@ -299,7 +308,7 @@ class _Run:
         return not (is_same or (there and self._if_exists is IfExists.SKIP))
 
 
-@contextmanager
+@contextlib.contextmanager
 def _bar(one: Wanted) -> Iterator["_Progress"]:
     with tqdm(
         total=one.size, unit="B", unit_scale=True, desc=one.target.name, leave=False, disable=None
@@ -321,7 +330,7 @@ class _Progress:
         self._bar.update(came)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
     try:
         yield

@@ -1,4 +1,4 @@
-"""The commands that read the tree without a mount: ls, cat, stat.
+"""The commands that read the tree themselves, without a mount or beside one: ls, cat, stat.
 
 Their messages and exit codes are those of coreutils.
 """
@@ -14,8 +14,8 @@ from typing import Any
 
 import click
 
-from mlhubfs.cli.options import load, takes_options, takes_source
-from mlhubfs.cli.places import absolute
+from mlhubfs.cli.options import takes_options, takes_source
+from mlhubfs.cli.places import absolute, one_place
 from mlhubfs.errors import MlhubfsError
 from mlhubfs.log import log_to
 from mlhubfs.session import open_session
@@ -23,6 +23,7 @@ from mlhubfs.tree.nodes import Attributes, Directory, File, Symlink
 from mlhubfs.tree.root import Tree
 
 _PIECE = 1 << 20  # bytes that `cat` reads at once
+_Path = tuple[str, str]  # as it was written, and inside the source
 
 
 def _reads_tree(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,11 +38,12 @@ def _reads_tree(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> None:
         if not paths and command.__name__ != "ls":
             raise click.UsageError("Missing argument 'PATH...'.")
-        config = load(source, texts)
+        config, inner = one_place(paths, source, texts)
         if config.debug:
             log_to(logging.StreamHandler(), debug=True)
         with open_session(config) as session:
-            sys.exit(command(session.tree, paths or ("/",), **more))
+            found = list(zip(paths, map(absolute, inner), strict=True)) or [("/", "/")]
+            sys.exit(command(session.tree, found, **more))
 
     return run
 
@@ -49,15 +51,16 @@ def _reads_tree(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @click.option("-l", "--long", is_flag=True, help="With type, size and time.")
 @_reads_tree
-def ls(tree: Tree, paths: tuple[str, ...], *, long: bool) -> int:
+def ls(tree: Tree, paths: list[_Path], *, long: bool) -> int:
     """List PATHs of a source, without a mount; names come in the server's order.
 
-    PATH is one inside the source: its root is `/`, which is listed if none is given.
+    PATH is one inside the source or inside a mount; the source's root is `/`, which is listed if
+    none is given.
     """
     code = 0
-    for path in paths:
+    for path, inner in paths:
         with _told("ls: cannot access", path) as outcome:
-            node = tree.followed(absolute(path))
+            node = tree.followed(inner)
             if len(paths) > 1:
                 click.echo(f"{path}:")
             if isinstance(node, File):
@@ -71,12 +74,12 @@ def ls(tree: Tree, paths: tuple[str, ...], *, long: bool) -> int:
 
 @click.command()
 @_reads_tree
-def cat(tree: Tree, paths: tuple[str, ...]) -> int:
-    """Write the bytes of the files PATH, inside the source, to stdout, without a mount."""
+def cat(tree: Tree, paths: list[_Path]) -> int:
+    """Write the bytes of the files PATH, inside the source or a mount, to stdout."""
     code = 0
-    for path in paths:
+    for path, inner in paths:
         with _told("cat:", path) as outcome:
-            opened, offset = tree.file(absolute(path)).open(), 0
+            opened, offset = tree.file(inner).open(), 0
             while piece := opened.read(offset, _PIECE):
                 sys.stdout.buffer.write(piece)
                 offset += len(piece)
@@ -87,12 +90,12 @@ def cat(tree: Tree, paths: tuple[str, ...]) -> int:
 
 @click.command()
 @_reads_tree
-def stat(tree: Tree, paths: tuple[str, ...]) -> int:
-    """Show type, size and time of PATHs, inside the source, without a mount."""
+def stat(tree: Tree, paths: list[_Path]) -> int:
+    """Show type, size and time of PATHs, inside the source or a mount."""
     code = 0
-    for path in paths:
+    for path, inner in paths:
         with _told("stat: cannot statx", path) as outcome:
-            found = tree.node(absolute(path)).attributes()
+            found = tree.node(inner).attributes()
             kind = "directory" if found.is_directory else "regular file"
             kind = "symbolic link" if found.is_link else kind
             click.echo(f"  File: {path}\n  Size: {found.size:<15} {kind}")

@@ -1,13 +1,14 @@
 """What a PATH on the command line is: one of a source, or one inside a mount.
 
-A command that works on the cache takes both. It does not read through the mount: that would go
-through the kernel's memory, tell errors by number, and read all that is there already. It opens a
-session of its own with the source, the cache folder and its limit that the daemon tells of. The
-daemon keeps its API key to itself; the command looks for it as every command does.
+A command that works on the cache, downloads or reads takes both. It does not read through the
+mount: that would go through the kernel's memory, tell errors by number, and read all that is there
+already. It opens a session of its own with the source, the cache folder and its limit that the
+daemon tells of. The daemon keeps its API key to itself; the command looks for it as every command
+does.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,22 @@ def takes_places(*, required: bool = True) -> Callable[[Callable[..., Any]], Cal
     return decorate
 
 
+def one_place(words: Sequence[str], source: str | None, texts: tuple[str, ...]) -> Place:
+    """Return the source that all words are of, and the words as they are meant in it.
+
+    A path inside a mount becomes one inside its source, and any other word stays as it is.
+    """
+    if source or not any(mountpoint.place_of(Path(word)) for word in words):
+        return load(source, texts), [*words]
+    places = _places(words, source, texts)
+    if len(places) > 1:
+        raise ConfigError(
+            "the words are of more than one source: give paths inside one mount and one source of "
+            "it, or name the source of all with -s"
+        )
+    return places[0]
+
+
 def absolute(path: str) -> str:
     """Return a path inside a source as the tree takes it."""
     return "/" + "/".join(part for part in path.split("/") if part not in {"", "."})
@@ -81,7 +98,7 @@ def mounted(mount: Mount, path: str, texts: tuple[str, ...]) -> tuple[Config, st
     return settings.load(environ, source=report["source"], **chosen), inner
 
 
-def _places(paths: tuple[str, ...], source: str | None, texts: tuple[str, ...]) -> list[Place]:
+def _places(paths: Sequence[str], source: str | None, texts: tuple[str, ...]) -> list[Place]:
     """Return the paths by the source that they are of."""
     found: dict[Config, list[str]] = {}
     for path in paths:
