@@ -256,6 +256,10 @@ class TestGoingOn:
             asset = Asset(content=content, etag=f'"{etag}"', cut=cut)
             return Reply(503) if chance.random() < 0.1 else asset(request)
 
+        def info(request):
+            return answer({"collection": "c", "dataset": "d", "size": len(versions[replaced][1])})
+
+        host.on("/v1/archive/c/info", info)
         host.on("/storage", storage)
         kills = resumed = 0
         for attempt in range(40):
