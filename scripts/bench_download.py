@@ -4,7 +4,8 @@ Run it as root: `python scripts/bench_download.py`; `--help` tells the options. 
 archive of random bytes: on the loopback, behind a line with a delay (`--net`), and with a limit to
 the rate of each connection. Each peer downloads it by a process of its own, whose start is part of
 the time; what has come is compared with the archive, and the exit code is 1 if mlhubfs brought a
-wrong byte. Peers take turns, so that a noisy minute meets them all.
+wrong byte. Peers take turns, so that a noisy minute meets them all, and each is the first in its
+turn: what one leaves behind in memory is the next one's burden.
 
 *Figures.* Medians of the runs, the fastest and the slowest run; CPU is that of the peer's process.
 `cp` copies the archive on the same disk, which is as fast as this disk can be.
@@ -77,8 +78,9 @@ class Bench:
         """Print the table of one kind of line."""
         peers = self._peers(server)
         samples: dict[str, list[Sample]] = {peer.name: [] for peer in peers}
-        for _ in range(runs):
-            for peer in peers:
+        for run in range(runs):
+            first = run % len(peers)
+            for peer in (*peers[first:], *peers[:first]):
                 samples[peer.name].append(self._take(peer, server))
         size = self._archive.stat().st_size
         print(f"\n### {title}: {size / 1e6:,.0f} MB (load {os.getloadavg()[0]:.1f})\n")
