@@ -109,6 +109,19 @@ class TestLevels:
             "/a/2020/deep/d2.json",
         ]
 
+    def test_a_first_document_that_is_gone_for_a_moment(self, host, static):
+        """It cannot be reached then; where it never was there, there is none."""
+        with pytest.raises(NotFound):
+            static().collection(TOP)
+        shelve(host, NESTED)
+        source = static(ttl=0.0)
+        before = source.collection(TOP).document
+        host.on("/catalog.json", Reply(404))
+        with pytest.raises(Unavailable, match="what is mounted is gone"):
+            source.collection(TOP)
+        shelve(host, NESTED)
+        assert source.collection(TOP).document == before
+
     def test_a_link_that_leads_back_up_is_left_out(self, host, static):
         """Else the directories would have no end."""
         shelve(host, {

@@ -224,9 +224,19 @@ class StaticCatalog:
         if kept:
             return kept
         if key == TOP:
-            return self._load(self.root)
+            return self._top()
         above, identifier = key_above(key)
         return self._child(self._node(above), identifier)
+
+    def _top(self) -> Node:
+        try:
+            return self._load(self.root)
+        except NotFound as error:  # the mount point must not be missing, with what is open below it
+            with self._lock:
+                was_there = TOP in self._nodes
+            if not was_there:
+                raise
+            raise Unavailable(f"what is mounted is gone: {error}") from None
 
     def _child(self, parent: Node, identifier: str) -> Node:
         """Return the child with that id: one request, where its link is made of its id."""
