@@ -22,7 +22,8 @@ demo-stop: ## End the demo: nothing stays mounted, running or listening
 
 test: $(VENV)/.test ## Run the whole test suite
 	@sh scripts/install_fuse.sh --both
-	$(BIN)/python -m pytest -n 4 --dist loadscope $(PYTEST)
+	@# The tests start the command by the hundred: it is not compiled anew each time.
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 4 --dist loadscope $(PYTEST)
 
 check: $(VENV)/.check ## Run the linter, the type checker and the tests: what CI runs
 	$(BIN)/ruff check .
