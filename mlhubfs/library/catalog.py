@@ -119,12 +119,14 @@ class Catalog:
         These are id, title, description, licence, citation and extensions. An API that announces
         free-text search is asked for them, and may pass over parts of words.
         """
+        made: dict[str, Collection] = {}
 
         def fulfil(model: models.Collection) -> bool:
-            return match.casefold() in _texts(to_collection(self._access, model)).casefold()
+            one = made[model.id] = to_collection(self._access, model)
+            return match.casefold() in _texts(one).casefold()
 
         found = self._access.session.catalog.collections_that(fulfil, of_datasets((), match))
-        return [to_collection(self._access, one) for one in found]
+        return [made[model.id] for model in found]
 
     def collection(self, collection_id: str) -> Collection:
         """Return the collection with that id; raises NotFound, which names what is near."""
