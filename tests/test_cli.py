@@ -117,6 +117,9 @@ class TestWords:
         [
             ("frobnicate",),
             ("mount",),
+            ("ls", ""),
+            ("show", ""),
+            ("items", ""),
             ("mount", "--frobnicate", "m"),
             ("mount", "http://a/", "m", "too many"),
             ("umount",),

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from mlhubfs.cli.options import takes_options, takes_source
+from mlhubfs.cli.options import takes_options, takes_source, word
 from mlhubfs.cli.places import absolute, one_place
 from mlhubfs.errors import MlhubfsError
 from mlhubfs.log import log_to
@@ -29,7 +29,7 @@ _Path = tuple[str, str]  # as it was written, and inside the source
 def _reads_tree(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command PATHs, the source, and an exit code."""
 
-    @click.argument("paths", nargs=-1, metavar="PATH...")
+    @click.argument("paths", nargs=-1, type=word, metavar="PATH...")
     @takes_source
     @takes_options
     @wraps(command)

@@ -108,7 +108,7 @@ def collections(catalog: Catalog, *, match: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("name", metavar="COLLECTION")
+@click.argument("name", type=word, metavar="COLLECTION")
 @click.option(
     "--where",
     multiple=True,
@@ -149,7 +149,7 @@ def items(
 
 
 @click.command()
-@click.argument("name", metavar="ID|DOI|PATH")
+@click.argument("name", type=word, metavar="ID|DOI|PATH")
 @_looks_into_catalog
 def show(catalog: Catalog, *, thing: Thing, as_json: bool) -> None:
     """Tell of a dataset, collection, item or asset.

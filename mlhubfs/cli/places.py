@@ -114,5 +114,6 @@ def _within(report: statuses.Report, path: str) -> tuple[statuses.Report, str]:
         return report, path
     name, _, inner = path.strip("/").partition("/")
     if name not in report["sources"]:
-        raise ConfigError(f"the mount has several sources: name one of {[*report['sources']]}")
+        known = ", ".join(report["sources"])
+        raise ConfigError(f"the mount has several sources, {known}: {name!r} is none")
     return report["sources"][name] | {"is_one_of_several": True}, f"/{inner}"
